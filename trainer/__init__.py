@@ -1,0 +1,1 @@
+"""The training library. It never imports the nodes or ComfyUI's server."""

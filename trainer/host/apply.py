@@ -1,0 +1,44 @@
+"""A LoRA on a model, through ComfyUI's own loader, and the proof that it does there what training saw."""
+import comfy.lora
+import comfy.lora_convert
+import comfy.model_patcher
+import comfy.sd
+import torch
+
+
+def unused_keys(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> list[str]:
+    """The keys of a LoRA file that ComfyUI's loader would not use on this model."""
+    patches = _patches(model, lora)
+    used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
+    return sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used)
+
+
+def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
+    """The MODEL with the LoRA on it; the given one stays as it is."""
+    return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]
+
+
+def prove(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor], tolerance: float) -> None:
+    """Check that ComfyUI, at strength 1, adds to every layer what training did: lora_B @ lora_A.
+
+    A layer at a time, so that a large base costs no memory. ``tolerance`` is relative, for the rounding of the file.
+
+    Raises:
+        RuntimeError: a key is not used, or a layer is changed in another way.
+    """
+    unused = unused_keys(model, lora)
+    if unused:
+        raise RuntimeError(f"ComfyUI would not load {len(unused)} keys of the LoRA, first {unused[0]}. Please report it.")
+    for key, patch in _patches(model, lora).items():
+        path = key.removesuffix(".weight")
+        a, b = (lora[f"{path}.lora_{x}.weight"].float() for x in "AB")
+        weight = torch.zeros(b.shape[0], a.shape[1])
+        changed = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight, key)
+        error = (changed - b @ a).norm() / (b @ a).norm().clamp_min(1e-12)
+        if not error <= tolerance:
+            raise RuntimeError(f"{key}: the LoRA's effect differs by {error:.1e} from training. Please report it.")
+
+
+def _patches(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> dict:
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    return comfy.lora.load_lora(comfy.lora_convert.convert_lora(dict(lora)), keys, log_missing=False)

@@ -1,0 +1,159 @@
+"""What makes gradients through ComfyUI's model code exact, on weights that ComfyUI keeps managing.
+
+Three things stand in the way. The executor's weights are inference tensors, which autograd refuses to save; model code
+updates tensors in place that autograd has saved; and optimized attention kernels have no backward. FrozenLinear,
+`usable_by_autograd`, `out_of_place_updates` and `ATTENTION` answer them.
+"""
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch.utils.checkpoint import checkpoint
+
+from . import compat
+
+# For transformer_options: sage, flash and int8 attention have no backward, or drop gradients silently.
+ATTENTION = {"optimized_attention_override": lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)}
+
+
+class FrozenLinear(torch.autograd.Function):
+    """A Linear whose weight gets no gradient and is not saved: the backward pass asks ComfyUI for it again.
+
+    So a weight may be streamed, quantised or patched, and costs no memory between forward and backward.
+    """
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, module: torch.nn.Module, forward) -> torch.Tensor:
+        ctx.module, ctx.dtype = module, x.dtype
+        return forward(x)
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        with compat.linear_weight(ctx.module, grad.dtype, grad.device) as weight:
+            return (grad @ weight).to(ctx.dtype), None, None
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Also for the Linear of ComfyUI's mixed-precision operations, which is no torch.nn.Linear."""
+    return isinstance(module, torch.nn.Linear) or (
+        type(module).__name__ == "Linear" and hasattr(module, "in_features") and hasattr(module, "out_features")
+    )
+
+
+@contextlib.contextmanager
+def replaced_forwards(forwards: dict[torch.nn.Module, object]) -> Iterator[None]:
+    """Give modules another ``forward``, and their own back on the way out, in whatever order that happens."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, forward in before.items():
+            module.__dict__.pop("forward", None)
+            if forward is not None:
+                module.forward = forward
+
+
+@contextlib.contextmanager
+def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
+    """Let autograd save the parameters and buffers of ``model`` that were made in inference mode.
+
+    Each is replaced by a tensor on the same storage, so nothing is copied; the original objects return on the way out.
+    """
+
+    def alias(t: torch.Tensor) -> torch.Tensor:
+        return torch.empty(0, dtype=t.dtype, device=t.device).set_(
+            t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
+        )
+
+    replaced = []
+    try:
+        for module in model.modules():
+            for tensors, wrap in ((module._parameters, True), (module._buffers, False)):
+                for name, tensor in tensors.items():
+                    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+                    if plain and tensor.is_inference() and tensor.device.type != "meta":
+                        replaced.append((tensors, name, tensor))
+                        tensors[name] = torch.nn.Parameter(alias(tensor), requires_grad=False) if wrap else alias(tensor)
+        yield
+    finally:
+        for tensors, name, tensor in replaced:
+            tensors[name] = tensor
+
+
+@contextlib.contextmanager
+def out_of_place_updates() -> Iterator[None]:
+    """Turn `a += b` (and -=, *=, /=) into `a = a + b` wherever autograd is at work, for forward and backward.
+
+    Without it PyTorch raises on Flux; with gradient checkpointing it does not, and gradients are silently wrong by
+    percents. What needs no gradient, such as an optimizer's step counter, is still updated in place. It changes
+    ``torch.Tensor`` for the whole process until the way out.
+    """
+
+    def replacement(in_place, operation):
+        def update(self, other):
+            other_requires_grad = isinstance(other, torch.Tensor) and other.requires_grad
+            if torch.is_grad_enabled() and (self.requires_grad or other_requires_grad):
+                return operation(self, other)
+            return in_place(self, other)
+
+        return update
+
+    operations = {"__iadd__": torch.add, "__isub__": torch.sub, "__imul__": torch.mul, "__itruediv__": torch.div}
+    originals = {name: torch.Tensor.__dict__.get(name) for name in operations}
+    try:
+        for name, operation in operations.items():
+            setattr(torch.Tensor, name, replacement(getattr(torch.Tensor, name), operation))
+        yield
+    finally:
+        for name, original in originals.items():
+            if original is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, original)
+
+
+def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated blocks of a diffusion model: what is recomputed one at a time under gradient checkpointing."""
+    lists = [child for child in model.children() if isinstance(child, torch.nn.ModuleList)]
+    return [block for child in lists for block in child]
+
+
+@contextlib.contextmanager
+def checkpointed(model: torch.nn.Module) -> Iterator[None]:
+    """Keep only the input of each block for the backward pass (https://arxiv.org/abs/1604.06174)."""
+
+    def recomputing(forward):
+        def run(*args, transformer_options={}, **kwargs):
+            # One shared dict goes through all blocks and is updated between them: recompute with what was seen now.
+            return checkpoint(
+                forward, *args, transformer_options=dict(transformer_options), use_reentrant=False, **kwargs
+            )
+
+        return run
+
+    with replaced_forwards({block: recomputing(block.forward) for block in blocks(model)}):
+        yield
+
+
+@contextlib.contextmanager
+def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, checkpointing: bool) -> Iterator[None]:
+    """Everything above around a training loop on a ComfyUI ``model`` whose weights stay as they are."""
+
+    def frozen(module):
+        forward = module.forward
+        return lambda x: FrozenLinear.apply(x, module, forward)
+
+    linears = {m: frozen(m) for m in diffusion_model.modules() if is_linear(m) and "forward" not in m.__dict__}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(compat.training_mode())
+        stack.enter_context(usable_by_autograd(model))
+        stack.enter_context(replaced_forwards(linears))
+        stack.enter_context(out_of_place_updates())
+        if checkpointing:
+            stack.enter_context(checkpointed(diffusion_model))
+        yield

@@ -1,0 +1,47 @@
+"""All that differs between the ComfyUI versions the pack runs on (0.3.75 and newer)."""
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import comfy.ldm.flux.model
+import comfy.model_management
+import comfy.ops
+import torch
+
+
+@contextlib.contextmanager
+def training_mode() -> Iterator[None]:
+    """Tell newer hosts to keep to operations that have a backward, from the forward pass to the end of backward."""
+    management = comfy.model_management
+    if not hasattr(management, "in_training"):  # before 0.4: every operation has one
+        yield
+        return
+    before, management.in_training = management.in_training, True
+    try:
+        yield
+    finally:
+        management.in_training = before
+
+
+@contextlib.contextmanager
+def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[torch.Tensor]:
+    """The (out, in) weight of a Linear as its forward sees it: cast, moved and patched, however ComfyUI stores it."""
+    if not hasattr(module, "weight_function"):  # an ordinary torch layer
+        yield module.weight.to(device=device, dtype=dtype)
+        return
+    cast = comfy.ops.cast_bias_weight(
+        module, None, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True
+    )  # (weight, bias, stream)
+    try:
+        weight = cast[0]
+        if not type(weight) in (torch.Tensor, torch.nn.Parameter) and hasattr(weight, "dequantize"):
+            weight = weight.dequantize()
+        yield weight.to(dtype)
+    finally:
+        comfy.ops.uncast_bias_weight(module, *cast)
+
+
+def flux_options() -> dict:
+    """Options that newer hosts want to build a Flux, with the values the older ones have built in."""
+    fields = {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}
+    return {"txt_ids_dims": []} if "txt_ids_dims" in fields else {}

@@ -1,0 +1,41 @@
+"""Borrowing the base model: loaded by ComfyUI's own management, with an honest estimate of what training needs."""
+import comfy.model_management
+import comfy.model_patcher
+import torch
+
+from .forward import Conditioned
+
+GIB = 1024**3
+
+
+def wants_checkpointing(model: comfy.model_patcher.ModelPatcher) -> bool:
+    """Recomputing activations costs a third more time; it is worth it once the model itself is large."""
+    return model.model_size() > GIB
+
+
+def activation_estimate(
+    model: comfy.model_patcher.ModelPatcher, samples: list[Conditioned], batch_size: int, checkpointing: bool
+) -> int:
+    """Bytes of activations for one step, from ComfyUI's own estimate for inference.
+
+    Inference keeps about one block's activations. So does training with gradient checkpointing, a second time for the
+    gradients, and the inputs of the other blocks; without checkpointing it keeps all of them.
+    """
+    tokens = max((sample.x0 for sample in samples), key=torch.Tensor.numel)
+    references = sum(t.numel() for t in samples[0].conds["ref_latents"].cond) if "ref_latents" in samples[0].conds else 0
+    shape = [batch_size, *tokens.shape[1:]]
+    one_block = model.model.memory_required(shape) * (1 + references / tokens.numel())
+    blocks = sum(len(m) for m in model.model.diffusion_model.children() if isinstance(m, torch.nn.ModuleList))
+    return int(one_block * (3 if checkpointing else max(blocks, 3)))
+
+
+def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: int) -> None:
+    """Load the model for training: ``activations`` bytes, and 16 for each of the ``trainable`` float32 numbers
+    (weight, gradient, and the two moments of AdamW)."""
+    with torch.inference_mode():  # outside it the loaded weights would break later inference
+        comfy.model_management.load_models_gpu([model], memory_required=activations + 16 * trainable)
+
+
+def check_interrupted() -> None:
+    """Raise ComfyUI's interrupt when the user has pressed cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()

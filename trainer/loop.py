@@ -1,0 +1,96 @@
+"""The training loop."""
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from . import objective
+from .host import forward, memory
+from .host.autograd import exact_gradients
+from .host.forward import Conditioned
+from .lora.inject import LoraLayers
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything beyond steps and learning rate."""
+
+    rank: int = 16
+    batch_size: int = 1
+    seed: int = 0
+
+    as_dict = asdict
+
+
+def train(
+    model: ModelPatcher,
+    samples: list[Conditioned],
+    settings: Settings,
+    steps: int,
+    learning_rate: float,
+    on_step: Callable[[int, float], None],
+    checkpointing: bool | None = None,
+) -> dict[str, torch.Tensor]:
+    """Train a LoRA on the very module that ``model`` holds, and leave that as it was.
+
+    ``on_step(step, loss)`` is called after every update of the optimizer; what it raises ends the training.
+    Returns the LoRA as `diffusion_model.PATH.lora_A.weight`, `.lora_B.weight` in float32. On the CPU the same
+    arguments give the same tensors.
+    """
+    base, device = model.model, model.load_device
+    if checkpointing is None:
+        checkpointing = memory.wants_checkpointing(model)
+    activations = memory.activation_estimate(model, samples, settings.batch_size, checkpointing)
+
+    with torch.inference_mode(False):
+        lora = LoraLayers(base.diffusion_model, settings.rank, settings.seed, device)
+    memory.load(model, activations, trainable=sum(p.numel() for p in lora.parameters()))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lora.attached())
+        stack.enter_context(exact_gradients(base, base.diffusion_model, checkpointing))
+        optimizer = torch.optim.AdamW(lora.parameters(), learning_rate)  # https://arxiv.org/abs/1711.05101
+        generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same noise on every device
+        order = shuffled(len(samples), settings.seed)
+        for step in range(1, steps + 1):
+            batch = [samples[next(order)] for _ in range(settings.batch_size)]
+            loss = backward(model, batch, generator)
+            torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"The loss became {loss.item()} at step {step}. Lower the learning rate ({learning_rate:g})."
+                )
+            on_step(step, loss.item())
+        return lora.state_dict()
+
+
+def backward(model: ModelPatcher, batch: list[Conditioned], generator: torch.Generator) -> torch.Tensor:
+    """Add the gradient of the mean loss of ``batch`` to the parameters; returns that loss, a scalar.
+
+    Each sample has its own sigma, noise and conditioning; those whose shapes agree go through the model together.
+    """
+    sampling, device = model.model.model_sampling, batch[0].x0.device
+    sigma = forward.sigmas(sampling, objective.uniform_timesteps(len(batch), generator)).to(device)
+    noise = [torch.randn(sample.x0.shape, generator=generator).to(sample.x0) for sample in batch]
+    total = torch.zeros((), device=device)
+    for group in forward.groups(batch):
+        members = [batch[i] for i in group]
+        x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), sigma[group])
+        x0 = torch.cat([sample.x0 for sample in members])
+        weight = forward.x0_error_weight(sampling, sigma[group])
+        loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def shuffled(n: int, seed: int) -> Iterator[int]:
+    """Indices below ``n`` without end: every epoch all of them, in a new order."""
+    rng = random.Random(seed)
+    while True:
+        yield from rng.sample(range(n), n)
