@@ -2,7 +2,7 @@
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -22,7 +22,6 @@ class Settings:
     batch_size: int = 1
     seed: int = 0
 
-    as_dict = asdict
 
 
 def train(

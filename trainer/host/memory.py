@@ -1,4 +1,6 @@
 """Borrowing the base model: loaded by ComfyUI's own management, with an honest estimate of what training needs."""
+import hashlib
+
 import comfy.model_management
 import comfy.model_patcher
 import torch
@@ -39,3 +41,25 @@ def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: i
 def check_interrupted() -> None:
     """Raise ComfyUI's interrupt when the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
+    """A hash that knows a model again: its classes, shapes and a few values of every weight, and what is patched on."""
+    digest, values = hashlib.sha256(type(patcher.model).__name__.encode()), []
+    for name, tensor in sorted(patcher.model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        if name in patcher.backup:  # the graph's LoRAs may be on the weights just now
+            tensor = patcher.backup[name].weight
+        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type != "meta" and tensor.numel():
+            flat = tensor.detach().flatten()
+            picks = torch.linspace(0, flat.numel() - 1, 8, device=flat.device, dtype=torch.float64).long()
+            values.append(flat[picks].float())
+    if values:
+        digest.update(torch.stack(values).cpu().numpy().tobytes())
+    for name, patches in sorted(patcher.patches.items()):
+        for strength, patch, *_ in patches:
+            weights = [w for w in getattr(patch, "weights", ()) if isinstance(w, torch.Tensor)]
+            digest.update(f"{name} {strength} {[(w.shape, float(w.float().norm())) for w in weights]}".encode())
+    sampling = patcher.object_patches.get("model_sampling", getattr(patcher.model, "model_sampling", None))
+    digest.update(f"{type(sampling).__name__} {getattr(sampling, 'shift', None)}".encode())
+    return digest.hexdigest()
