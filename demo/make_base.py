@@ -1,38 +1,30 @@
-"""The recipe of the tiny base model in samples/base: `python3 demo/make_base.py`.
+"""The recipe of the tiny base model in samples/base: `python3 demo/host.py demo/make_base.py`.
 
 Trains an autoencoder and then a reference-conditioned flow on pictures from shapes.py; the text encoder stays at its
 seeded initial values. The flow learns two things: to give back its reference, and to put the shapes of further
 references onto the first.
 """
 import argparse
-import importlib.util
-import sys
+import importlib
 import time
 from pathlib import Path
 from random import Random
 
+import launch
 import numpy as np
 import shapes
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-ROOT = Path(__file__).parents[1]
 SEED = 0
 CAPTIONS = {0: "give back the picture", 1: "put the shape on the picture", 2: "put the shapes on the picture"}
-
-
-def load_pack():
-    """The pack by its path, as ComfyUI loads it: imports inside it are relative."""
-    spec = importlib.util.spec_from_file_location("pairlora", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["pairlora"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["pairlora"])
 
 
 def initialise(module: torch.nn.Module) -> torch.nn.Module:
     """ComfyUI's layers leave their parameters uninitialised; give them PyTorch's defaults."""
     for layer in module.modules():
-        for base in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm, torch.nn.Embedding):
+        for base in (torch.nn.Linear, torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.LayerNorm, torch.nn.Embedding):
             if isinstance(layer, base):
                 base.reset_parameters(layer)
     for name, p in module.named_parameters():
@@ -62,61 +54,53 @@ def report(name: str, step: int, steps: int, start: float, **figures: float) -> 
         print(f"{name} {step + 1}/{steps}  {time.time() - start:.0f} s  {text}", flush=True)
 
 
-def train_vae(steps: int) -> dict[str, torch.Tensor]:
-    """The autoencoder, trained on crops of 64 x 64 pixels."""
-    from comfy.latent_formats import Flux
-    from comfy.taesd.taesd import TAESD
-
+def train_vae(demo, steps: int) -> dict[str, torch.Tensor]:
+    """The autoencoder. The blocks start as identities, so that training begins with a linear one."""
+    torch.manual_seed(SEED)
     start, rng = time.time(), Random(SEED)
-    vae = initialise(TAESD(latent_channels=16))
-    pool = to_image(np.stack([shapes.finish(shapes.scene(rng)) for _ in range(1200)]
-                             + [p for _ in range(200) for p in shapes.combination(rng, 1)[1:]]))  # fmt: skip
+    vae = initialise(demo.autoencoder())
+    pool = to_image(np.stack([shapes.finish(shapes.scene(rng)) for _ in range(2400)]
+                             + [p for _ in range(400) for p in shapes.combination(rng, 1)[1:]]))  # fmt: skip
     print(f"vae: {len(pool)} pictures drawn in {time.time() - start:.0f} s", flush=True)
     held_out, pool = pool[-64:], pool[:-64]
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-    scheduler = schedule(optimizer, steps, 1e-3)
+    scheduler = schedule(optimizer, steps, 2e-3)
     for step in range(steps):
-        picks = torch.randint(len(pool), (4,))
-        y, x = (8 * int(torch.randint(9, ())) for _ in range(2))
-        image = pool[picks, :, y : y + 64, x : x + 64]
+        image = pool[torch.randint(len(pool), (8,))]
         if step % 2:
             image = image.flip(3)
-        latent = vae.taesd_encoder(image * 0.5 + 0.5)
-        # The decoder must forgive small errors, since the flow's latents are never exact; the noise also sets the
-        # scale of the latents, which the last term keeps near 1.
-        decoded = vae.taesd_decoder(latent + 0.08 * torch.randn_like(latent))
-        loss = F.mse_loss(decoded, image * 0.5 + 0.5) + 1e-4 * latent.square().mean()
+        latent = vae.encode(image)
+        # The decoder must forgive small errors, since the flow's latents are never exact.
+        loss = F.mse_loss(vae.decode(latent + 0.05 * torch.randn_like(latent)), image)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
         scheduler.step()
-        report("vae", step, steps, start, loss=loss.item(), scale=latent.std().item())
+        report("vae", step, steps, start, loss=loss.item())
+    vae.train(False)
     with torch.no_grad():
-        # So that what Flux's latent format makes of a latent is what the encoder put out.
-        vae.vae_scale.fill_(Flux().scale_factor)
-        vae.vae_shift.fill_(Flux().shift_factor)
         print(f"vae: held-out reconstruction {psnr(vae.decode(vae.encode(held_out)), held_out):.1f} dB", flush=True)
     return vae.state_dict()
 
 
 def make_clip(demo) -> dict[str, torch.Tensor]:
     """The text encoder at its seeded initial values: every word gets an embedding of its own."""
+    torch.manual_seed(SEED)
     return initialise(demo.TinyClipModel(dtype=torch.float32)).state_dict()
 
 
 @torch.no_grad()
 def encode(vae, pictures: list[np.ndarray]) -> torch.Tensor:
-    """Latents (n, 16, 16, 16) of pictures, through ComfyUI's VAE, normalised as the flow sees them."""
-    from comfy.latent_formats import Flux
-
+    """Latents (n, 16, 16, 16) of pictures, through ComfyUI's VAE."""
     image = torch.from_numpy(np.stack(pictures)).float() / 255
-    return torch.cat([Flux().process_in(vae.encode(part)) for part in image.split(16)])
+    return torch.cat([vae.encode(part) for part in image.split(16)])
 
 
 def train_flow(demo, vae, clip, steps: int, samples: int) -> dict[str, torch.Tensor]:
     """The reference-conditioned flow, on ``samples`` combinations of each number of shapes."""
     out_of_place_updates = importlib.import_module("pairlora.trainer.host.autograd").out_of_place_updates
+    torch.manual_seed(SEED)
     start, rng = time.time(), Random(SEED + 1)
     flow = initialise(demo.flow_model({}).model.diffusion_model)
     for block in (*flow.double_blocks, *flow.single_blocks):  # adaLN-zero, https://arxiv.org/abs/2212.09748
@@ -153,33 +137,27 @@ def train_flow(demo, vae, clip, steps: int, samples: int) -> dict[str, torch.Ten
         scheduler.step()
         torch._foreach_lerp_(average, [p.detach() for p in flow.parameters()], 0.005)
         report("flow", step, steps, start, **{f"loss{kind}": loss.item()})
-        if step % 500 == 499 and CHECKPOINT:
-            save_file({k: v.detach() for k, v in flow.state_dict().items()}, CHECKPOINT)
     with torch.no_grad():
         for p, a in zip(flow.parameters(), average):
             p.copy_(a)
     return flow.state_dict()
 
 
-CHECKPOINT = None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae-steps", type=int, default=2400)
+    parser.add_argument("--vae-steps", type=int, default=1600)
     parser.add_argument("--flow-steps", type=int, default=4500)
     parser.add_argument("--samples", type=int, default=2500, help="pictures drawn for each number of shapes")
     parser.add_argument("--keep-vae", action="store_true", help="take the autoencoder of the existing file")
     args = parser.parse_args()
-    torch.manual_seed(SEED)
     start = time.time()
-    load_pack()
+    launch.load_pack()
     demo = importlib.import_module("pairlora.trainer.host.demo_model")
     if args.keep_vae:
         existing = load_file(demo.WEIGHTS)
         vae = {k[len(demo.VAE):]: v.float() for k, v in existing.items() if k.startswith(demo.VAE)}
     else:
-        vae = train_vae(args.vae_steps)
+        vae = train_vae(demo, args.vae_steps)
     parts = {demo.VAE: vae, demo.CLIP: make_clip(demo)}
     save(parts, demo.WEIGHTS)
     with torch.no_grad():

@@ -23,7 +23,6 @@ class Settings:
     seed: int = 0
 
 
-
 def train(
     model: ModelPatcher,
     samples: list[Conditioned],
@@ -56,7 +55,7 @@ def train(
         order = shuffled(len(samples), settings.seed)
         for step in range(1, steps + 1):
             batch = [samples[next(order)] for _ in range(settings.batch_size)]
-            loss = backward(model, batch, generator)
+            loss = backward(model, batch, *draw(model, batch, generator))
             torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -68,20 +67,28 @@ def train(
         return lora.state_dict()
 
 
-def backward(model: ModelPatcher, batch: list[Conditioned], generator: torch.Generator) -> torch.Tensor:
+def draw(
+    model: ModelPatcher, batch: list[Conditioned], generator: torch.Generator
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """A sigma (n,) and noise, n tensors shaped like the latents, for each sample of the batch."""
+    sigma = forward.sigmas(model.model.model_sampling, objective.uniform_timesteps(len(batch), generator))
+    noise = [torch.randn(sample.x0.shape, generator=generator).to(sample.x0) for sample in batch]
+    return sigma.to(batch[0].x0.device), noise
+
+
+def backward(
+    model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor]
+) -> torch.Tensor:
     """Add the gradient of the mean loss of ``batch`` to the parameters; returns that loss, a scalar.
 
     Each sample has its own sigma, noise and conditioning; those whose shapes agree go through the model together.
     """
-    sampling, device = model.model.model_sampling, batch[0].x0.device
-    sigma = forward.sigmas(sampling, objective.uniform_timesteps(len(batch), generator)).to(device)
-    noise = [torch.randn(sample.x0.shape, generator=generator).to(sample.x0) for sample in batch]
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=sigma.device)
     for group in forward.groups(batch):
         members = [batch[i] for i in group]
         x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), sigma[group])
         x0 = torch.cat([sample.x0 for sample in members])
-        weight = forward.x0_error_weight(sampling, sigma[group])
+        weight = forward.x0_error_weight(model.model.model_sampling, sigma[group])
         loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
         loss.backward()
         total += loss.detach()

@@ -100,13 +100,14 @@ def train_once(
     safetensors.torch.save_file(lora, weights, {"format": "pt", "pairlora_run": key})
     file = free_path(Path(loras, f"{name}.safetensors"))
     shutil.copyfile(weights, file)
-    tenth = max(1, steps // 10)
+    seconds, tenth = time.monotonic() - start, max(1, steps // 10)
     report = (
         f"{file.name}: {len(samples)} pairs, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning "
-        f"rate {learning_rate:g}, {time.monotonic() - start:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
+        f"rate {learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
-    record.write_text(json.dumps({"lora_name": file.name, "report": report, "losses": losses}), encoding="utf-8")
+    done = {"lora_name": file.name, "report": report, "seconds": seconds, "losses": losses}
+    record.write_text(json.dumps(done), encoding="utf-8")
     return Result(lora, file.name, report)
 
 

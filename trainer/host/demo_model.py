@@ -1,10 +1,10 @@
-"""The tiny base model that ships with the pack: ComfyUI's own Flux, TAESD and CLIP classes, very small.
+"""The tiny base model that ships with the pack: ComfyUI's own Flux, Stage A and CLIP classes, very small.
 
 It takes references the way FLUX.1 Kontext does, several of them. `demo/make_base.py` is the recipe of its weights.
 """
 from pathlib import Path
 
-import comfy.clip_model
+import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -13,6 +13,7 @@ import comfy.supported_models
 import comfy.supported_models_base
 import comfy.utils
 import torch
+from comfy.ldm.cascade.stage_a import StageA
 
 from . import compat
 
@@ -21,11 +22,12 @@ WEIGHTS = Path(__file__).parents[2] / "samples" / "base" / "tiny-reference-flow.
 # Prefixes of the three parts inside the file, those of an ordinary checkpoint.
 FLOW, VAE, CLIP = "model.diffusion_model.", "vae.", "text_encoders."
 
+LATENT_CHANNELS = 16
 TOKENS = 16  # length of one chunk of a caption; a longer caption becomes several chunks
 WIDTH = 32  # of a text embedding
 
 FLOW_CONFIG = dict(
-    image_model="flux", in_channels=16, out_channels=16, patch_size=2, vec_in_dim=WIDTH, context_in_dim=WIDTH,
+    image_model="flux", in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, patch_size=2, vec_in_dim=WIDTH, context_in_dim=WIDTH,
     hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=4, axes_dim=[8, 28, 28], theta=100,
     qkv_bias=True, guidance_embed=False,
 )  # fmt: skip
@@ -33,6 +35,12 @@ CLIP_CONFIG = dict(
     hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=2 * WIDTH,
     hidden_act="quick_gelu", max_position_embeddings=TOKENS, eos_token_id=49407,
 )  # fmt: skip
+
+
+class LatentFormat(comfy.latent_formats.LatentFormat):
+    """The autoencoder's latents have mean 0 and variance 1 as they are."""
+
+    latent_channels = LATENT_CHANNELS
 
 
 class TinyClip(comfy.sd1_clip.SDClipModel):
@@ -57,6 +65,7 @@ class TinyTokenizer(comfy.sd1_clip.SD1Tokenizer):
 def flow_model(weights: dict[str, torch.Tensor]) -> comfy.model_patcher.ModelPatcher:
     """The MODEL: a reference-conditioned Flux of 2.2M parameters in float32."""
     config = comfy.supported_models.Flux(dict(FLOW_CONFIG, **compat.flux_options()))
+    config.latent_format = LatentFormat()
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({}, "")
     expected = model.diffusion_model.state_dict().keys()
@@ -67,9 +76,24 @@ def flow_model(weights: dict[str, torch.Tensor]) -> comfy.model_patcher.ModelPat
     )
 
 
+def autoencoder() -> StageA:
+    """Stable Cascade's Stage A without its quantization: 8 x 8 pixels to one position of 16 channels."""
+    return StageA(levels=3, bottleneck_blocks=4, c_hidden=192, c_latent=LATENT_CHANNELS, codebook_size=1)
+
+
 def vae_model(weights: dict[str, torch.Tensor]) -> comfy.sd.VAE:
-    """The VAE: 8 x 8 pixels to one position of 16 channels."""
-    return comfy.sd.VAE(weights)
+    """The VAE. ComfyUI knows Stage A by its keys but only in its full size, so the module is put in here."""
+    vae = comfy.sd.VAE({"pixel_space_vae": torch.tensor(1.0)}, dtype=torch.float32)
+    vae.first_stage_model = autoencoder().train(False)
+    vae.first_stage_model.load_state_dict(weights)
+    vae.latent_channels, vae.downscale_ratio, vae.upscale_ratio = LATENT_CHANNELS, 8, 8
+    vae.memory_used_encode = lambda shape, dtype: 2000 * shape[2] * shape[3]
+    vae.memory_used_decode = lambda shape, dtype: 2000 * 64 * shape[2] * shape[3]
+    vae.patcher = comfy.model_patcher.ModelPatcher(
+        vae.first_stage_model, vae.device, comfy.model_management.vae_offload_device()
+    )
+    vae.size = None
+    return vae
 
 
 def clip_model(weights: dict[str, torch.Tensor]) -> comfy.sd.CLIP:

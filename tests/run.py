@@ -1,0 +1,67 @@
+"""Sets up ComfyUI and the test tools inside the checkout, then checks style and runs the whole suite.
+
+`python3 tests/run.py`; options go to pytest: `-m gpu` for the tests that need a device, `-k WORD`, a path, ...
+"""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "demo"))
+
+from host import HOST, Host, SetupError  # noqa: E402
+
+PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "playwright")
+APT = HOST / "chromium"
+
+
+def chromium() -> dict[str, str]:
+    """Environment variables that let the browser tests find a Chromium; fetched into the checkout where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    if path := next(filter(None, map(shutil.which, names)), None):
+        return {"PAIRLORA_CHROMIUM": path}
+    binary = APT / "root/usr/lib/chromium/chromium"
+    if not binary.exists() and shutil.which("apt-get"):
+        _unpack_debian_chromium()
+    if binary.exists():
+        libraries = {str(file.parent) for file in (APT / "root").rglob("*.so*") if file.parent != binary.parent}
+        return {"PAIRLORA_CHROMIUM": str(binary), "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+    return {}  # playwright's own
+
+
+def _unpack_debian_chromium() -> None:
+    """Debian's chromium with the libraries it needs, unpacked but not installed: no root, nothing outside."""
+    for name in ("lists/partial", "archives/partial", "root"):
+        (APT / name).mkdir(parents=True, exist_ok=True)
+    apt = ["apt-get", "-qq", "-y", "-o", f"Dir::State::lists={APT}/lists", "-o", f"Dir::Cache={APT}",
+           "-o", f"Dir::Cache::archives={APT}/archives", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]  # fmt: skip
+    print("  fetching Chromium", flush=True)
+    for args in (["update"], ["install", "--download-only", "--no-install-recommends", "chromium", "fonts-dejavu-core"]):
+        done = subprocess.run([*apt, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            print(done.stdout)
+            return
+    for package in (APT / "archives").glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(APT / "root")], check=True)
+    shutil.rmtree(APT / "archives")
+
+
+def main() -> int:
+    try:
+        host = Host().prepare(*PACKAGES)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    environment = {**host.environment(), **chromium()}
+    if "PAIRLORA_CHROMIUM" not in environment:
+        environment["PLAYWRIGHT_BROWSERS_PATH"] = str(HOST / "playwright")
+        subprocess.run([str(host.python), "-m", "playwright", "install", "chromium"], env=environment)
+    style = subprocess.call([str(host.python), "-m", "ruff", "check", "--no-cache", str(ROOT)])
+    tests = subprocess.call([str(host.python), "-m", "pytest", *sys.argv[1:]], cwd=ROOT, env=environment)
+    return style or tests
+
+
+if __name__ == "__main__":
+    sys.exit(main())
