@@ -33,12 +33,16 @@ def prepare(comfyui: str) -> None:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-def load_pack() -> types.ModuleType:
-    """The pack as `pairlora`, loaded by its path as ComfyUI does, for work without a server."""
+def choose_device() -> None:
+    """What --cpu does for a server: let ComfyUI use the CPU where there is no GPU."""
     import comfy.cli_args
     import torch
 
     comfy.cli_args.args.cpu = not torch.cuda.is_available()
+
+
+def load_pack() -> types.ModuleType:
+    """The pack as `pairlora`, loaded by its path as ComfyUI does, for work without a server."""
     spec = importlib.util.spec_from_file_location("pairlora", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
     pack = sys.modules["pairlora"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pack)

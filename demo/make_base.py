@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--keep-vae", action="store_true", help="take the autoencoder of the existing file")
     args = parser.parse_args()
     start = time.time()
+    launch.choose_device()
     launch.load_pack()
     demo = importlib.import_module("pairlora.trainer.host.demo_model")
     if args.keep_vae:

@@ -1,0 +1,40 @@
+"""Fixtures of all tests. The pack is loaded by its path as `pairlora`, the way ComfyUI does it."""
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests")]
+
+import launch  # noqa: E402
+from host import Host  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture(scope="session")
+def comfy(host):
+    """ComfyUI's modules are importable; its executor runs nodes in inference mode, and so do the tests that say so."""
+    launch.prepare(str(host.comfyui))
+    launch.choose_device()
+    if "pairlora" not in sys.modules:
+        launch.load_pack()
+
+
+@pytest.fixture(scope="session")
+def trainer(comfy):
+    """`trainer("loop")` imports a module of the training library."""
+    return lambda module: importlib.import_module(f"pairlora.trainer.{module}")
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """The part of the library that needs neither ComfyUI nor torch: `plain("pairs")`."""
+    if "pairlora" not in sys.modules:
+        launch.load_pack()
+    return lambda module: importlib.import_module(f"pairlora.trainer.data.{module}")

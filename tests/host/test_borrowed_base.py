@@ -1,0 +1,111 @@
+"""The base model is the graph's own: trained in place, and bit for bit as before whatever happens."""
+import pytest
+import torch
+
+
+class Cancel(BaseException):
+    """ComfyUI's interrupt is a BaseException in newer versions."""
+
+
+@pytest.fixture
+def tiny(comfy):
+    import tiny
+
+    return tiny
+
+
+def state(model):
+    """Everything of a model that training could leave changed: weights, buffers, attributes, patches."""
+    modules = dict(model.model.named_modules())
+    return (
+        {k: v.clone() for k, v in model.model.state_dict().items()},
+        {name: {k: id(v) for k, v in m.__dict__.items() if not k.startswith("_")} for name, m in modules.items()},
+        {name: [id(p) for p in m._parameters.values()] for name, m in modules.items()},
+        dict(model.patches), dict(model.object_patches), torch.Tensor.__iadd__,
+    )  # fmt: skip
+
+
+def same(a, b):
+    assert a[0].keys() == b[0].keys() and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+    assert a[1:] == b[1:]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("end", [None, Cancel, RuntimeError, torch.cuda.OutOfMemoryError])
+def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
+    import comfy.model_management
+
+    loop = trainer("loop")
+    with torch.inference_mode():  # as in ComfyUI's executor: weights are inference tensors
+        model = tiny.flux()
+        samples = [tiny.sample(model, i) for i in range(2)]
+        comfy.model_management.load_models_gpu([model])
+        before, steps = state(model), []
+
+        def on_step(step, loss):
+            steps.append(loss)
+            if end and step == 3:
+                raise end("stop")
+
+        def train():
+            return loop.train(model, samples, loop.Settings(2, 2, 0), 5, 1e-3, on_step, checkpointing=checkpointing)
+
+        if end:
+            with pytest.raises(end):
+                train()
+        else:
+            lora = train()
+            assert any(lora[k].abs().sum() > 0 for k in lora if "lora_B" in k)
+        assert len(steps) == (3 if end else 5)
+        same(state(model), before)
+        model.model.apply_model(samples[0].x0, torch.tensor([0.5]), **{k: c.cond for k, c in samples[0].conds.items()})
+
+
+def test_the_same_arguments_give_the_same_lora(tiny, trainer):
+    loop = trainer("loop")
+    with torch.inference_mode():
+        model = tiny.flux()
+        samples = [tiny.sample(model, i) for i in range(3)]
+        first, second = (
+            loop.train(model, samples, loop.Settings(2, 2, seed), 4, 1e-3, lambda step, loss: None) for seed in (5, 5)
+        )
+        other = loop.train(model, samples, loop.Settings(2, 2, 6), 4, 1e-3, lambda step, loss: None)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer):
+    """The output with the layers attached equals the output with the LoRA on the model through ComfyUI's loader."""
+    import comfy.model_management
+
+    apply, forward = trainer("host.apply"), trainer("host.forward")
+    with torch.inference_mode():
+        model = tiny.flux()
+        sample = tiny.sample(model, 1)
+        training = tiny.Training(model)
+        lora = training.lora.state_dict()
+        apply.prove(model, lora, 1e-5)
+        sigma, (noise,) = tiny.draws([sample])
+        plain = forward.predict_x0(model, [sample], noise, sigma)
+        with training.lora.attached():
+            seen = forward.predict_x0(model, [sample], noise, sigma)
+        patched = apply.with_lora(model, lora, 1.0)
+        comfy.model_management.load_models_gpu([patched])
+        loaded = forward.predict_x0(patched, [sample], noise, sigma)
+        comfy.model_management.load_models_gpu([model])
+    assert tiny.relative(loaded - plain, seen - plain) < 1e-4
+    with pytest.raises(RuntimeError, match="would not load 1 keys"):
+        apply.prove(model, {**lora, "diffusion_model.no_such.lora_A.weight": torch.zeros(2, 2)}, 1e-5)
+    with pytest.raises(RuntimeError, match="differs"):
+        key = next(k for k in lora if "lora_A" in k)
+        apply.prove(model, {**lora, key.replace("lora_A.weight", "alpha"): torch.tensor(1.0)}, 1e-5)
+
+
+def test_a_base_that_ignores_references_is_refused(tiny, trainer, monkeypatch):
+    model = tiny.flux()
+    a, b = tiny.sample(model, 1), tiny.sample(model, 1)
+    b.conds["ref_latents"].cond[0].add_(1)
+    trainer("host.families").check_reads_references(model, a, b)
+    del a.conds["ref_latents"], b.conds["ref_latents"]
+    with pytest.raises(ValueError, match="Flux.*takes no reference images.*Kontext"):
+        trainer("host.families").check_reads_references(model, a, b)

@@ -1,0 +1,89 @@
+"""A randomly initialised Flux of ComfyUI's own class, and samples for it, small enough for exact tests."""
+import importlib
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models
+import torch
+
+WIDTH = 32  # of hidden states and text embeddings
+
+
+def module(name: str):
+    return importlib.import_module(f"pairlora.trainer.{name}")
+
+
+def flux(dtype=torch.float32, hidden=WIDTH, heads=2, axes=(4, 6, 6), depth=2, seed=0, scale=1.0):
+    """A ModelPatcher that reads references; every parameter is random, so that nothing is hidden behind zeros."""
+    config = comfy.supported_models.Flux(dict(
+        image_model="flux", in_channels=4, out_channels=4, patch_size=2, vec_in_dim=WIDTH, context_in_dim=WIDTH,
+        hidden_size=hidden, mlp_ratio=4.0, num_heads=heads, depth=depth, depth_single_blocks=depth,
+        axes_dim=list(axes), theta=10000, qkv_bias=True, guidance_embed=True, **module("host.compat").flux_options(),
+    ))  # fmt: skip
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model({}, "")
+    model.latent_format.latent_channels = 4
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.diffusion_model.named_parameters():
+        fan = p.shape[-1] ** -0.5 if p.ndim > 1 else 0.3
+        p.data = torch.randn(p.shape, generator=generator, dtype=torch.float32).mul_(fan * scale).to(dtype)
+        if "norm" in name:
+            p.data += 1
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
+
+
+def sample(model, seed: int, references=1, size=(8, 8), tokens=6, dtype=torch.float32):
+    """A Conditioned sample with a caption and references of its own."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype)
+
+    conditioning = {
+        "pooled_output": randn(1, WIDTH), "guidance": 1.0,
+        "reference_latents": [randn(1, 4, *size) for _ in range(references)],
+    }  # fmt: skip
+    with torch.inference_mode(False), torch.no_grad():
+        return module("host.forward").condition(
+            model.model, f"sample{seed}", randn(1, 4, *size), [[randn(1, tokens, WIDTH), conditioning]]
+        )
+
+
+class Training:
+    """LoRA layers on a model and one training step's gradient, in the dtype of the model."""
+
+    def __init__(self, model, dtype=torch.float32, rank=2, checkpointing=False):
+        self.model, self.dtype, self.checkpointing = model, dtype, checkpointing
+        with torch.inference_mode(False):
+            self.lora = module("lora.inject").LoraLayers(model.model.diffusion_model, rank, 0, model.load_device)
+            generator = torch.Generator().manual_seed(7)
+            for layer in self.lora.layers.values():
+                layer.to(dtype)
+            for p in self.lora.parameters():  # B starts at zero, which would hide half of the gradient
+                p.data = (0.2 * torch.randn(p.shape, generator=generator)).to(p)
+
+    def loss(self, samples, sigma, noise) -> float:
+        """The loss; its gradient is left in the parameters."""
+        base = self.model.model
+        for p in self.lora.parameters():
+            p.grad = None
+        exact_gradients = module("host.autograd").exact_gradients
+        with self.lora.attached(), exact_gradients(base, base.diffusion_model, self.checkpointing):
+            return module("loop").backward(self.model, samples, sigma, noise).item()
+
+    def gradient(self, samples, sigma, noise) -> torch.Tensor:
+        """All gradients in one vector, in float64."""
+        self.loss(samples, sigma, noise)
+        return torch.cat([p.grad.flatten().double() for p in self.lora.parameters()])
+
+
+def draws(samples, seed=3):
+    """A sigma and noise for each sample."""
+    generator = torch.Generator().manual_seed(seed)
+    sigma = 0.2 + 0.6 * torch.rand(len(samples), generator=generator)
+    return sigma.to(samples[0].x0), [torch.randn(s.x0.shape, generator=generator).to(s.x0) for s in samples]
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
