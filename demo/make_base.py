@@ -6,6 +6,7 @@ references onto the first.
 """
 import argparse
 import importlib
+import itertools
 import time
 from pathlib import Path
 from random import Random
@@ -54,17 +55,57 @@ def report(name: str, step: int, steps: int, start: float, **figures: float) -> 
         print(f"{name} {step + 1}/{steps}  {time.time() - start:.0f} s  {text}", flush=True)
 
 
+@torch.no_grad()
+def start_as_pca(vae, pictures: torch.Tensor) -> None:
+    """Let the autoencoder begin as the best linear one of its size: the principal components of blocks of 8 x 8 pixels.
+
+    The strided convolutions begin as space-to-depth and back, the blocks are identities from the start.
+    """
+    down = [layer for layer in vae.down_blocks if isinstance(layer, torch.nn.Conv2d)]
+    up = [layer for layer in vae.up_blocks if isinstance(layer, torch.nn.ConvTranspose2d)]
+    used = 12  # channels that carry the picture: 2 x 2 pixels of RGB
+    for layer in (vae.in_block[1], vae.out_block[0]):
+        layer.weight[:used] = torch.eye(used, layer.in_channels)[:, :, None, None]
+        layer.bias[:used] = 0
+    for narrow, wide in zip(down, reversed(up)):
+        narrow.weight[: 4 * used], narrow.bias[: 4 * used] = 0, 0
+        wide.weight[:, :used], wide.bias[:used] = 0, 0
+        for dy, dx, c in itertools.product(range(2), range(2), range(used)):
+            packed = (2 * dy + dx) * used + c
+            narrow.weight[packed, c, 1 + dy, 1 + dx] = wide.weight[packed, c, 1 + dy, 1 + dx] = 1
+        used *= 4
+    features = vae.down_blocks[:-1](vae.in_block(pictures)).movedim(1, -1).flatten(0, 2)
+    mean, (values, vectors) = features.mean(0), torch.linalg.eigh(features.T.cov())
+    first = slice(-vae.c_latent, None)  # eigh sorts upwards
+    # Between whitened, where detail counts as much as shape, and plain, where it drowns in the flow's noise.
+    spread = values[first] ** 0.25
+    spread *= (values[first] / spread**2).mean() ** 0.5
+    to_latent, normalise = vae.down_blocks[-1]
+    to_latent.weight.copy_((vectors[:, first] / spread).T[:, :, None, None])
+    normalise.running_mean.copy_((vectors[:, first] / spread).T @ mean)
+    vae.up_blocks[0][0].weight.copy_((vectors[:, first] * spread)[:, :, None, None])
+    vae.up_blocks[0][0].bias.copy_(vectors[:, first] @ (vectors[:, first].T @ mean))
+
+
 def train_vae(demo, steps: int) -> dict[str, torch.Tensor]:
-    """The autoencoder. The blocks start as identities, so that training begins with a linear one."""
+    """The autoencoder."""
     torch.manual_seed(SEED)
     start, rng = time.time(), Random(SEED)
-    vae = initialise(demo.autoencoder())
+    vae = initialise(demo.autoencoder()).train(False)  # the normalisation of the latents stays as it is
     pool = to_image(np.stack([shapes.finish(shapes.scene(rng)) for _ in range(2400)]
                              + [p for _ in range(400) for p in shapes.combination(rng, 1)[1:]]))  # fmt: skip
     print(f"vae: {len(pool)} pictures drawn in {time.time() - start:.0f} s", flush=True)
-    held_out, pool = pool[-64:], pool[:-64]
+    held_out, pool = pool[::50], pool[[i for i in range(len(pool)) if i % 50]]
+    start_as_pca(vae, pool[:200])
+
+    def quality() -> str:
+        with torch.no_grad():
+            latent = vae.encode(held_out)
+            return f"{psnr(vae.decode(latent), held_out):.1f} dB on held-out pictures, latents of {latent.std():.2f}"
+
+    print(f"vae: starts with {quality()}", flush=True)
     optimizer = torch.optim.AdamW(vae.parameters(), betas=(0.9, 0.99), weight_decay=1e-4)
-    scheduler = schedule(optimizer, steps, 2e-3)
+    scheduler = schedule(optimizer, steps, 1e-3)
     for step in range(steps):
         image = pool[torch.randint(len(pool), (8,))]
         if step % 2:
@@ -78,9 +119,7 @@ def train_vae(demo, steps: int) -> dict[str, torch.Tensor]:
         optimizer.step()
         scheduler.step()
         report("vae", step, steps, start, loss=loss.item())
-    vae.train(False)
-    with torch.no_grad():
-        print(f"vae: held-out reconstruction {psnr(vae.decode(vae.encode(held_out)), held_out):.1f} dB", flush=True)
+    print(f"vae: ends with {quality()}", flush=True)
     return vae.state_dict()
 
 
@@ -92,7 +131,7 @@ def make_clip(demo) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def encode(vae, pictures: list[np.ndarray]) -> torch.Tensor:
-    """Latents (n, 16, 16, 16) of pictures, through ComfyUI's VAE."""
+    """Latents (n, 24, 16, 16) of pictures, through ComfyUI's VAE."""
     image = torch.from_numpy(np.stack(pictures)).float() / 255
     return torch.cat([vae.encode(part) for part in image.split(16)])
 
@@ -145,8 +184,8 @@ def train_flow(demo, vae, clip, steps: int, samples: int) -> dict[str, torch.Ten
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae-steps", type=int, default=1600)
-    parser.add_argument("--flow-steps", type=int, default=4500)
+    parser.add_argument("--vae-steps", type=int, default=1000)
+    parser.add_argument("--flow-steps", type=int, default=3500)
     parser.add_argument("--samples", type=int, default=2500, help="pictures drawn for each number of shapes")
     parser.add_argument("--keep-vae", action="store_true", help="take the autoencoder of the existing file")
     args = parser.parse_args()

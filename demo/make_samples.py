@@ -20,7 +20,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 SIZE = 128  # pixels, width and height of every picture
 SCALE = 4  # supersampling while drawing
-INK = (76, 54, 94)  # the line around every part
+INK = (98, 76, 116)  # the line around every part
 LINE = 3.0  # its width, pixels
 PUPIL = (48, 34, 60)  # eyes and mouths
 WHITE = (255, 255, 255)

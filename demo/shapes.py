@@ -113,7 +113,17 @@ def scene(rng: Random) -> Image.Image:
     picture = pattern(rng).convert("RGBA")
     for _ in range(rng.choice([0, 1, 1, 2, 4, 8])):
         picture.alpha_composite(shape(rng, (8, 46), 0.5))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.choice([0, 0, 2, 5])):
+        stroke(rng, draw)
     return picture
+
+
+def stroke(rng: Random, draw: ImageDraw.ImageDraw) -> None:
+    """A thin curve, most often dark."""
+    x, y, radius, turn = (rng.uniform(0, n) for n in (SIZE, SIZE, 30, 360))
+    box = [(c + s * radius) * SCALE for s in (-1, 1) for c in (x, y)]
+    draw.arc(box, turn, turn + rng.uniform(60, 360), color(rng, (0.0, 0.4)), round(rng.uniform(1, 4) * SCALE))
 
 
 def finish(picture: Image.Image) -> np.ndarray:

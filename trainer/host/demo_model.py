@@ -22,7 +22,7 @@ WEIGHTS = Path(__file__).parents[2] / "samples" / "base" / "tiny-reference-flow.
 # Prefixes of the three parts inside the file, those of an ordinary checkpoint.
 FLOW, VAE, CLIP = "model.diffusion_model.", "vae.", "text_encoders."
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 24
 TOKENS = 16  # length of one chunk of a caption; a longer caption becomes several chunks
 WIDTH = 32  # of a text embedding
 
@@ -77,7 +77,7 @@ def flow_model(weights: dict[str, torch.Tensor]) -> comfy.model_patcher.ModelPat
 
 
 def autoencoder() -> StageA:
-    """Stable Cascade's Stage A without its quantization: 8 x 8 pixels to one position of 16 channels."""
+    """Stable Cascade's Stage A without its quantization: 8 x 8 pixels to one position of 24 channels."""
     return StageA(levels=3, bottleneck_blocks=4, c_hidden=192, c_latent=LATENT_CHANNELS, codebook_size=1)
 
 

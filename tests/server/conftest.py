@@ -1,0 +1,60 @@
+"""A running ComfyUI with the pack, and the example workflows made small."""
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from client import Client
+from figures import add_previews
+from host import ROOT, Server
+
+
+@pytest.fixture(scope="session")
+def base(host, tmp_path_factory) -> Path:
+    """A base directory of its own for the tests' servers: its loras folder starts empty."""
+    return host.make_base(tmp_path_factory.mktemp("comfyui"))
+
+
+@pytest.fixture(scope="session")
+def server(host, base):
+    with Server(host, base=base) as server:
+        yield SimpleNamespace(client=Client(server.url), base=base, server=server, url=server.url)
+
+
+@pytest.fixture(scope="session")
+def client(server) -> Client:
+    return server.client
+
+
+@pytest.fixture(scope="session")
+def workflow():
+    """`workflow("try-on", steps=10)`: the demo's prompt with other training steps and previews of all pictures."""
+
+    def load(dataset="background-removal", steps=10, name="test", **train):
+        prompt = json.loads((ROOT / f"demo/workflows/{dataset}.api.json").read_text(encoding="utf-8"))
+        ids = {}
+        for node, content in prompt.items():
+            ids.setdefault(content["class_type"], []).append(node)
+        prompt[ids["PairLoRATrain"][0]]["inputs"] |= {"steps": steps, "name": name, **train}
+        previews = add_previews(prompt, ids["PairLoRABeforeAfter"][0])
+        return SimpleNamespace(prompt=prompt, ids=ids, previews=previews, train=ids["PairLoRATrain"][0])
+
+    return load
+
+
+@pytest.fixture
+def training(workflow):
+    """A prompt that only trains, with the given inputs changed, and shows the LoRA's name: quick to run."""
+
+    def load(dataset=None, settings=None, **train):
+        graph = workflow(**{"steps": 3, **train})
+        keep = ("PairLoRADemoModel", "PairLoRADataset", "PairLoRASettings", "PairLoRATrain")
+        held_out = graph.ids["PairLoRADataset"][1]
+        prompt = {k: copy.deepcopy(v) for k, v in graph.prompt.items() if v["class_type"] in keep and k != held_out}
+        prompt[graph.ids["PairLoRADataset"][0]]["inputs"] |= dataset or {}
+        prompt[graph.ids["PairLoRASettings"][0]]["inputs"] |= {"batch_size": 1, **(settings or {})}
+        prompt["name"] = {"class_type": "PreviewAny", "inputs": {"source": [graph.train, 2]}}
+        return SimpleNamespace(prompt=prompt, train=graph.train, ids=graph.ids)
+
+    return load

@@ -1,0 +1,126 @@
+"""The main job with the example workflows on a running ComfyUI: pairs in, LoRA out, before and after."""
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from client import Client
+from figures import psnr, white_part
+from host import Server
+
+
+@pytest.fixture(scope="session")
+def removal(client, workflow):
+    """Background removal with fewer steps than the example."""
+    return run(client, workflow("background-removal", steps=300, name="removal"))
+
+
+def run(client, graph):
+    texts = []
+    graph.outcome = client.run(graph.prompt, lambda node, text: texts.append((node, text)))
+    graph.texts = [text for node, text in texts if node == graph.train]
+    graph.pictures = {role: client.images(graph.outcome, node) for role, node in graph.previews.items()}
+    return graph
+
+
+def test_background_removal_learns(removal):
+    pictures, target = removal.pictures, removal.pictures["target"]
+    figures = {role: psnr(pictures[role], target) for role in ("input", "before", "after")}
+    blank = psnr([image * 0 + 1 for image in target], target)
+    subject = [~white_part(image) for image in target]
+    inside = {role: psnr(pictures[role], target, subject) for role in ("before", "after")}
+    print({**figures, "blank": blank, "inside": inside})
+    assert figures["after"] >= max(figures["input"], figures["before"]) + REMOVAL_GAIN
+    assert figures["after"] >= blank + 1
+    assert inside["after"] >= inside["before"] - 3
+
+
+REMOVAL_GAIN, TRY_ON_GAIN = 5.0, 1.5  # dB; lower bounds for fewer steps than the examples
+
+
+@pytest.mark.slow
+def test_try_on_learns(client, workflow):
+    graph = run(client, workflow("try-on", steps=150, name="try_on"))
+    figures = {role: psnr(graph.pictures[role], graph.pictures["target"]) for role in ("input", "before", "after")}
+    print(figures)
+    assert figures["after"] >= max(figures["input"], figures["before"]) + TRY_ON_GAIN
+
+
+def test_progress_shows_step_loss_and_time_left(removal):
+    steps = [text for text in removal.texts if text.startswith("step ")]
+    assert len(steps) > 20 and steps[0].startswith("step 1/300  loss ") and steps[-1].endswith(" left")
+    assert "24 pairs, 300 steps of 4" in removal.texts[-1]
+
+
+def test_the_lora_is_in_the_loras_folder_and_in_every_dropdown(removal, client, server):
+    assert (server.base / "models/loras/removal.safetensors").is_file()
+    loader = client.get("/object_info/LoraLoaderModelOnly")["LoraLoaderModelOnly"]
+    assert "removal.safetensors" in loader["input"]["required"]["lora_name"][0]
+    file = server.base / "models/loras/removal.safetensors"
+    names = safetensors.numpy.load_file(file)
+    assert all(k.startswith("diffusion_model.") and k.endswith((".lora_A.weight", ".lora_B.weight")) for k in names)
+
+
+def test_the_contact_sheet_is_in_the_output_folder(removal, client, server):
+    (sheet,) = removal.outcome.outputs[removal.ids["PairLoRABeforeAfter"][0]]["images"]
+    assert (server.base / "output" / sheet["subfolder"] / sheet["filename"]).is_file()
+    (image,) = client.images(removal.outcome, removal.ids["PairLoRABeforeAfter"][0])
+    assert image.shape[0] > 6 * 128 and image.shape[1] > 4 * 128
+
+
+def loaded_with(graph, class_type, **inputs):
+    """The same prompt with another node in place of training."""
+    prompt = {k: v for k, v in graph.prompt.items() if v["class_type"] not in ("PairLoRATrain", "PairLoRASettings")}
+    prompt.pop(graph.ids["PairLoRADataset"][0])
+    prompt[graph.train] = {"class_type": class_type, "inputs": {"model": ["1", 0], **inputs}}
+    return prompt
+
+
+def largest_difference(a, b):
+    return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True)) * 255
+
+
+def test_strength_0_is_the_base(removal, client):
+    prompt = loaded_with(removal, "PairLoRALoad", lora="removal.safetensors", strength=0.0)
+    outcome = client.run(prompt)
+    after = client.images(outcome, removal.previews["after"])
+    assert largest_difference(after, removal.pictures["before"]) == 0
+
+
+def test_pairlora_load_takes_the_linked_name(removal, client):
+    prompt = json.loads(json.dumps(removal.prompt))
+    prompt["load"] = {"class_type": "PairLoRALoad",
+                      "inputs": {"model": ["1", 0], "lora": [removal.train, 2], "strength": 1.0}}  # fmt: skip
+    for node in prompt.values():
+        if node["class_type"] == "KSampler" and node["inputs"]["model"] == [removal.train, 0]:
+            node["inputs"]["model"] = ["load", 0]
+    after = client.images(client.run(prompt), removal.previews["after"])
+    assert largest_difference(after, removal.pictures["after"]) <= 2
+
+
+def test_a_fresh_server_makes_the_same_picture_with_comfyuis_loader(removal, host, server):
+    prompt = loaded_with(removal, "LoraLoaderModelOnly", lora_name="removal.safetensors", strength_model=1.0)
+    with Server(host, base=server.base) as other:
+        client = Client(other.url)
+        after = client.images(client.run(prompt), removal.previews["after"])
+        log = other.log.read_text(encoding="utf-8").lower()
+    difference = largest_difference(after, removal.pictures["after"])
+    print(f"largest pixel difference {difference:.0f}/255")
+    assert difference <= 2
+    assert "not loaded" not in log and "got prompt" in log
+
+
+def test_the_lora_output_works_with_comfyuis_own_nodes(removal, client, server):
+    prompt = json.loads(json.dumps(removal.prompt))
+    prompt["loader"] = {"class_type": "LoraModelLoader", "inputs": {
+        "model": ["1", 0], "lora": [removal.train, 1], "strength_model": 1.0, "bypass": False}}  # fmt: skip
+    prompt["saver"] = {"class_type": "SaveLoRA", "inputs": {"lora": [removal.train, 1], "prefix": "loras/own"}}
+    for node in prompt.values():
+        if node["class_type"] == "KSampler" and node["inputs"]["model"] == [removal.train, 0]:
+            node["inputs"]["model"] = ["loader", 0]
+    after = client.images(client.run(prompt), removal.previews["after"])
+    assert largest_difference(after, removal.pictures["after"]) <= 2
+    (saved,) = (server.base / "output/loras").glob("own*.safetensors")
+    ours = safetensors.numpy.load_file(server.base / "models/loras/removal.safetensors")
+    theirs = safetensors.numpy.load_file(saved)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[k], theirs[k]) for k in ours)
