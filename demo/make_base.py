@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 from random import Random
 
-import launch
 import numpy as np
-import shapes
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+
+import launch
+import shapes
 
 SEED = 0
 CAPTIONS = {0: "give back the picture", 1: "put the shape on the picture", 2: "put the shapes on the picture"}
@@ -167,7 +168,8 @@ def train_flow(demo, vae, clip, steps: int, samples: int) -> dict[str, torch.Ten
         sigma = sampling.sigma(torch.rand(16))
         x = sigma.view(-1, 1, 1, 1) * noise + (1 - sigma.view(-1, 1, 1, 1)) * x0
         with out_of_place_updates():
-            velocity = flow(x, sigma, text.expand(16, -1, -1), pooled.expand(16, -1), ref_latents=[r[picks] for r in references])
+            latents = [reference[picks] for reference in references]
+            velocity = flow(x, sigma, text.expand(16, -1, -1), pooled.expand(16, -1), ref_latents=latents)
             loss = F.mse_loss(velocity, noise - x0)
             optimizer.zero_grad()
             loss.backward()

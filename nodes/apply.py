@@ -44,7 +44,7 @@ class PairLoRALoad(io.ComfyNode):
                     tooltip="How much of the LoRA is used. Start with 1; 0 gives the base model.",
                 ),
             ],
-            outputs=[io.Model.Output("model_with_lora")],
+            outputs=[io.Model.Output(display_name="model")],
         )
 
     @classmethod

@@ -49,7 +49,7 @@ class PairLoRABeforeAfter(io.ComfyNode):
                 io.Image.Input("input", optional=True, tooltip="The inputs, shown on the left."),
                 io.Image.Input("target", optional=True, tooltip="The wanted results, shown on the right."),
             ],
-            outputs=[io.Image.Output("contact_sheet")],
+            outputs=[io.Image.Output(display_name="contact_sheet")],
         )
 
     @classmethod

@@ -63,7 +63,7 @@ class PairLoRADataset(io.ComfyNode):
                     "resolution you will generate at, 1024 for most models; 512 trains four times faster.",
                 ),
             ],
-            outputs=[Dataset.Output("dataset"), io.String.Output("report")],
+            outputs=[Dataset.Output(display_name="dataset"), io.String.Output(display_name="report")],
         )
 
     @classmethod
@@ -103,10 +103,10 @@ class PairLoRASample(io.ComfyNode):
                 ),
             ],
             outputs=[
-                *(io.Image.Output(name, is_output_list=True) for name in cls.IMAGES),
-                io.Image.Output("target", is_output_list=True),
-                io.String.Output("caption", is_output_list=True),
-                io.String.Output("name", is_output_list=True),
+                *(io.Image.Output(display_name=name, is_output_list=True) for name in cls.IMAGES),
+                io.Image.Output(display_name="target", is_output_list=True),
+                io.String.Output(display_name="caption", is_output_list=True),
+                io.String.Output(display_name="name", is_output_list=True),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )

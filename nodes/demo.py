@@ -12,7 +12,11 @@ class PairLoRADemoModel(io.ComfyNode):
             description="A very small image-editing model that ships with the pack, for learning how PairLoRA works in "
             "minutes on any computer. For real work load FLUX.1 Kontext, FLUX.2 or Qwen-Image-Edit instead.",
             inputs=[],
-            outputs=[io.Model.Output("model"), io.Clip.Output("clip"), io.Vae.Output("vae")],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+            ],
         )
 
     @classmethod

@@ -59,7 +59,7 @@ class PairLoRASettings(io.ComfyNode):
                     tooltip="Another number gives another LoRA of the same kind. Start with 0.",
                 ),
             ],
-            outputs=[TrainSettings.Output("settings")],
+            outputs=[TrainSettings.Output(display_name="settings")],
         )
 
     @classmethod
@@ -93,10 +93,10 @@ class PairLoRATrain(io.ComfyNode):
                 TrainSettings.Input("settings", optional=True),
             ],
             outputs=[
-                io.Model.Output("model_with_lora"),
-                io.LoraModel.Output("lora"),
-                io.String.Output("lora_name"),
-                io.String.Output("report"),
+                io.Model.Output(display_name="model"),
+                io.LoraModel.Output(display_name="lora"),
+                io.String.Output(display_name="lora_name"),
+                io.String.Output(display_name="report"),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests")]
 
+pytest_plugins = ["running"]  # the fixtures of a running server
+
 import launch  # noqa: E402
 from host import Host  # noqa: E402
 

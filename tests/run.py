@@ -35,8 +35,9 @@ def _unpack_debian_chromium() -> None:
     """Debian's chromium with the libraries it needs, unpacked but not installed: no root, nothing outside."""
     for name in ("lists/partial", "archives/partial", "root"):
         (APT / name).mkdir(parents=True, exist_ok=True)
-    apt = ["apt-get", "-qq", "-y", "-o", f"Dir::State::lists={APT}/lists", "-o", f"Dir::Cache={APT}",
-           "-o", f"Dir::Cache::archives={APT}/archives", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]  # fmt: skip
+    options = (f"Dir::State::lists={APT}/lists", f"Dir::Cache={APT}", f"Dir::Cache::archives={APT}/archives",
+               "Debug::NoLocking=1", "APT::Sandbox::User=")  # fmt: skip
+    apt = ["apt-get", "-qq", "-y", *(word for option in options for word in ("-o", option))]
     print("  fetching Chromium", flush=True)
     for args in (["update"], ["install", "--download-only", "--no-install-recommends", "chromium", "fonts-dejavu-core"]):
         done = subprocess.run([*apt, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -1,9 +1,10 @@
 """The tiny base model: its autoencoder, and what it does without a LoRA."""
 import numpy as np
 import pytest
+from PIL import Image
+
 from figures import psnr
 from host import ROOT
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,9 @@ def test_the_autoencoder_keeps_the_samples(loaded, pictures):
 
 def test_the_base_gives_back_its_reference(loaded, pictures, trainer):
     """Through ComfyUI's own conditioning and sampler, on pictures it never saw."""
-    import nodes
     import torch
+
+    import nodes
 
     model, clip, vae = loaded
     encode, results = trainer("host.encode"), []

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
+
 from client import Client
 from figures import psnr, white_part
 from host import Server

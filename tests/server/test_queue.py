@@ -5,9 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from client import Client, GraphError
 from host import ROOT, Server, SetupError, free_port
-from PIL import Image
 
 
 def steps_of(client, graph):
@@ -109,11 +110,13 @@ def test_bad_input_is_refused_before_training(client, server, training, change, 
 
 
 def test_a_base_without_references_is_named(client, training):
-    """Stable Diffusion takes none: the pack's Flux stands in for it with its references switched off by the graph."""
     graph = training(name="plain")
-    graph.prompt[graph.train]["inputs"]["model"] = ["without", 0]
-    graph.prompt["without"] = {"class_type": "PairLoRATestNoReferences", "inputs": {"model": ["1", 0]}}
-    pytest.skip("replaced below")
+    graph.prompt[graph.train]["inputs"]["model"] = ["sd3", 0]
+    graph.prompt["sd3"] = {"class_type": "PairLoRATestNoReferences", "inputs": {}}
+    texts = []
+    with pytest.raises(GraphError, match=r"This model \(SD3\) takes no reference images.*FLUX.1 Kontext"):
+        client.run(graph.prompt, lambda node, text: texts.append(text))
+    assert not any(text.startswith("step ") for text in texts)
 
 
 def test_a_port_in_use_is_named(host, server):

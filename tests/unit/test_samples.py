@@ -1,9 +1,10 @@
 """What ships with the pack: the two sample datasets and their held-out parts."""
 import numpy as np
 import pytest
+from PIL import Image
+
 from figures import psnr
 from host import ROOT
-from PIL import Image
 
 
 def load(path):

@@ -34,7 +34,7 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
     )  # (weight, bias, stream)
     try:
         weight = cast[0]
-        if not type(weight) in (torch.Tensor, torch.nn.Parameter) and hasattr(weight, "dequantize"):
+        if type(weight) not in (torch.Tensor, torch.nn.Parameter) and hasattr(weight, "dequantize"):
             weight = weight.dequantize()
         yield weight.to(dtype)
     finally:

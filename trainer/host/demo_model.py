@@ -27,7 +27,8 @@ TOKENS = 16  # length of one chunk of a caption; a longer caption becomes severa
 WIDTH = 32  # of a text embedding
 
 FLOW_CONFIG = dict(
-    image_model="flux", in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, patch_size=2, vec_in_dim=WIDTH, context_in_dim=WIDTH,
+    image_model="flux", in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, patch_size=2,
+    vec_in_dim=WIDTH, context_in_dim=WIDTH,
     hidden_size=128, mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=4, axes_dim=[8, 28, 28], theta=100,
     qkv_bias=True, guidance_embed=False,
 )  # fmt: skip

@@ -1,11 +1,12 @@
 """From decoded images and a caption to conditioning, by the very nodes a generation graph uses."""
 import comfy.model_patcher
 import comfy.sd
-import nodes as comfy_nodes
 import numpy as np
 import torch
 from comfy_extras.nodes_edit_model import ReferenceLatent
 from comfy_extras.nodes_flux import FluxGuidance
+
+import nodes as comfy_nodes
 
 from . import forward
 

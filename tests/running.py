@@ -1,10 +1,12 @@
 """A running ComfyUI with the pack, and the example workflows made small."""
 import copy
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from client import Client
 from figures import add_previews
 from host import ROOT, Server
@@ -13,7 +15,9 @@ from host import ROOT, Server
 @pytest.fixture(scope="session")
 def base(host, tmp_path_factory) -> Path:
     """A base directory of its own for the tests' servers: its loras folder starts empty."""
-    return host.make_base(tmp_path_factory.mktemp("comfyui"))
+    base = host.make_base(tmp_path_factory.mktemp("comfyui"))
+    shutil.copy(ROOT / "tests/server/no_references.py", base / "custom_nodes")
+    return base
 
 
 @pytest.fixture(scope="session")
