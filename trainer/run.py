@@ -20,8 +20,6 @@ from .data.dataset import PairedDataset
 from .host import apply, encode, families, memory
 from .loop import Settings, train
 
-SAVED_ROUNDING = 1e-5  # relative; files are float32
-
 
 @dataclass(frozen=True)
 class Result:
@@ -72,6 +70,10 @@ def train_once(
     """
     if error := name_error(name):
         raise ValueError(error)
+    if steps < 1:  # the node's own limits do not hold for linked values
+        raise ValueError(f"steps is {steps}; train for at least 1. Start with 1000 for 20 pairs.")
+    if not 0 < learning_rate <= 0.1:
+        raise ValueError(f"learning_rate is {learning_rate:g}; it lies between 0 and 0.1. Start with 0.0001.")
     key = identity(model, clip, vae, dataset, settings, learning_rate)
     folder = Path(output, "pairlora", f"{name}-{key[:10]}")
     record, weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
@@ -93,11 +95,10 @@ def train_once(
         memory.check_interrupted()
 
     lora = train(model, samples, settings, steps, learning_rate, step_done)
-    apply.prove(model, lora, SAVED_ROUNDING)
-
     folder.mkdir(parents=True, exist_ok=True)
     Path(loras).mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(lora, weights, {"format": "pt", "pairlora_run": key})
+    apply.prove(model, weights, lora)
     file = free_path(Path(loras, f"{name}.safetensors"))
     shutil.copyfile(weights, file)
     seconds, tenth = time.monotonic() - start, max(1, steps // 10)

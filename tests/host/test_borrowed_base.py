@@ -1,5 +1,6 @@
 """The base model is the graph's own: trained in place, and bit for bit as before whatever happens."""
 import pytest
+import safetensors.torch
 import torch
 
 
@@ -74,17 +75,22 @@ def test_the_same_arguments_give_the_same_lora(tiny, trainer):
     assert any(not torch.equal(first[k], other[k]) for k in first)
 
 
-def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer):
+def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer, tmp_path):
     """The output with the layers attached equals the output with the LoRA on the model through ComfyUI's loader."""
     import comfy.model_management
 
     apply, forward = trainer("host.apply"), trainer("host.forward")
+
+    def save(tensors):
+        safetensors.torch.save_file(tensors, tmp_path / "x.safetensors")
+        return tmp_path / "x.safetensors"
+
     with torch.inference_mode():
         model = tiny.flux()
         sample = tiny.sample(model, 1)
         training = tiny.Training(model)
         lora = training.lora.state_dict()
-        apply.prove(model, lora, 1e-5)
+        apply.prove(model, save(lora), lora)
         sigma, (noise,) = tiny.draws([sample])
         plain = forward.predict_x0(model, [sample], noise, sigma)
         with training.lora.attached():
@@ -94,11 +100,14 @@ def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer):
         loaded = forward.predict_x0(patched, [sample], noise, sigma)
         comfy.model_management.load_models_gpu([model])
     assert tiny.relative(loaded - plain, seen - plain) < 1e-4
+
+    key = next(k for k in lora if "lora_A" in k)
     with pytest.raises(RuntimeError, match="would not load 1 keys"):
-        apply.prove(model, {**lora, "diffusion_model.no_such.lora_A.weight": torch.zeros(2, 2)}, 1e-5)
-    with pytest.raises(RuntimeError, match="differs"):
-        key = next(k for k in lora if "lora_A" in k)
-        apply.prove(model, {**lora, key.replace("lora_A.weight", "alpha"): torch.tensor(1.0)}, 1e-5)
+        apply.prove(model, save({**lora, "diffusion_model.no_such.lora_A.weight": torch.zeros(2, 2)}), lora)
+    with pytest.raises(RuntimeError, match="the effect on .* differs"):
+        apply.prove(model, save({**lora, key.replace("lora_A.weight", "alpha"): torch.tensor(1.0)}), lora)
+    with pytest.raises(RuntimeError, match="layers, training"):
+        apply.prove(model, save({k: v for k, v in lora.items() if not k.startswith(key[: -len("lora_A.weight")])}), lora)
 
 
 def test_a_base_that_ignores_references_is_refused(tiny, trainer, monkeypatch):

@@ -1,8 +1,11 @@
 """A LoRA on a model, through ComfyUI's own loader, and the proof that it does there what training saw."""
+from pathlib import Path
+
 import comfy.lora
 import comfy.lora_convert
 import comfy.model_patcher
 import comfy.sd
+import comfy.utils
 import torch
 
 
@@ -18,25 +21,30 @@ def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.mo
     return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]
 
 
-def prove(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor], tolerance: float) -> None:
-    """Check that ComfyUI, at strength 1, adds to every layer what training did: lora_B @ lora_A.
+def prove(
+    model: comfy.model_patcher.ModelPatcher, file: Path, trained: dict[str, torch.Tensor], tolerance: float = 1e-5
+) -> None:
+    """Check that ComfyUI, loading ``file`` at strength 1, adds to every layer what training did: lora_B @ lora_A.
 
-    A layer at a time, so that a large base costs no memory. ``tolerance`` is relative, for the rounding of the file.
+    A layer at a time, so that a large base costs no memory. ``tolerance`` is relative.
 
     Raises:
-        RuntimeError: a key is not used, or a layer is changed in another way.
+        RuntimeError: a key is not used, a layer is missing, or a layer is changed in another way.
     """
-    unused = unused_keys(model, lora)
+    lora = comfy.utils.load_torch_file(str(file), safe_load=True)
+    unused, patches = unused_keys(model, lora), _patches(model, lora)
     if unused:
-        raise RuntimeError(f"ComfyUI would not load {len(unused)} keys of the LoRA, first {unused[0]}. Please report it.")
-    for key, patch in _patches(model, lora).items():
+        raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
+    if 2 * len(patches) != len(trained):
+        raise RuntimeError(f"{file}: ComfyUI changes {len(patches)} layers, training {len(trained) // 2}. Please report it.")
+    for key, patch in patches.items():
         path = key.removesuffix(".weight")
-        a, b = (lora[f"{path}.lora_{x}.weight"].float() for x in "AB")
+        a, b = (trained[f"{path}.lora_{x}.weight"].float() for x in "AB")
         weight = torch.zeros(b.shape[0], a.shape[1])
         changed = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight, key)
         error = (changed - b @ a).norm() / (b @ a).norm().clamp_min(1e-12)
         if not error <= tolerance:
-            raise RuntimeError(f"{key}: the LoRA's effect differs by {error:.1e} from training. Please report it.")
+            raise RuntimeError(f"{file}: the effect on {key} differs by {error:.1e} from training. Please report it.")
 
 
 def _patches(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> dict:
