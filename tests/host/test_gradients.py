@@ -100,11 +100,11 @@ def test_samples_of_a_batch_never_mix(tiny, same_shapes):
 
 def test_the_loss_is_the_velocity_loss(tiny, trainer):
     """The weighted x0 error is the textbook flow matching loss |v - (noise - x0)|^2, computed here on its own."""
-    model = tiny.flux(torch.float64)
-    sample = tiny.sample(model, 1, dtype=torch.float64)
+    model = tiny.flux()
+    sample = tiny.sample(model, 1)
     (sigma,), (noise,) = tiny.draws([sample])
-    loss = tiny.Training(model, torch.float64).loss([sample], sigma[None], [noise])
-    training = tiny.Training(model, torch.float64)
+    loss = tiny.Training(model).loss([sample], sigma[None], [noise])
+    training = tiny.Training(model)
     x_t = (1 - sigma) * sample.x0 + sigma * noise
     conds = {k: c.cond for k, c in sample.conds.items()}
     with training.lora.attached(), torch.no_grad():
@@ -112,4 +112,4 @@ def test_the_loss_is_the_velocity_loss(tiny, trainer):
             x_t, sigma[None], context=conds["c_crossattn"], y=conds["y"], guidance=conds["guidance"],
             ref_latents=conds["ref_latents"], transformer_options={},
         )  # fmt: skip
-    assert loss == pytest.approx((v - (noise - sample.x0)).square().mean().item(), rel=1e-5)
+    assert loss == pytest.approx((v - (noise - sample.x0)).square().mean().item(), rel=1e-4)
