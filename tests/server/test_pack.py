@@ -1,0 +1,48 @@
+"""What a running ComfyUI knows of the pack."""
+from host import ROOT
+
+NODES = {
+    "PairLoRADataset", "PairLoRASample", "PairLoRASettings", "PairLoRATrain", "PairLoRALoad", "PairLoRABeforeAfter",
+    "PairLoRADemoModel",
+}  # fmt: skip
+
+
+def test_every_node_is_there_with_its_help_page(client):
+    known = {name for name in client.get("/object_info") if name.startswith("PairLoRA") and "Test" not in name}
+    assert known == NODES == {page.stem for page in (ROOT / "web/docs").glob("*.md")}
+    assert b"# Train Edit LoRA" in client.get("/extensions/pairlora/docs/PairLoRATrain.md")
+
+
+def test_inputs_keep_their_order(client):
+    """Saved workflows store the values of widgets by position, so inputs are only ever appended."""
+    info = client.get("/object_info")
+
+    def inputs(node):
+        return [name for part in ("required", "optional") for name in info[node]["input_order"].get(part, [])]
+
+    assert inputs("PairLoRATrain")[:8] == [
+        "model", "clip", "vae", "dataset", "steps", "learning_rate", "name", "settings"]  # fmt: skip
+    assert inputs("PairLoRADataset")[:4] == ["folder", "default_caption", "trigger_word", "resolution"]
+    assert inputs("PairLoRASettings")[:3] == ["rank", "batch_size", "seed"]
+    assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
+    assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
+
+
+def test_tooltips_give_the_numbers_to_start_from(client):
+    train = client.get("/object_info")["PairLoRATrain"]["input"]["required"]
+    assert "balloon" in train["steps"][1]["tooltip"] and "1000 for 20 pairs" in train["steps"][1]["tooltip"]
+    assert "balloon" in train["learning_rate"][1]["tooltip"] and "0.0001" in train["learning_rate"][1]["tooltip"]
+
+
+def test_the_sample_datasets_are_in_the_dropdown(client):
+    folders = client.get("/object_info")["PairLoRADataset"]["input"]["required"]["folder"]
+    options = folders[0] if isinstance(folders[0], list) else folders[1]["options"]
+    assert options[:4] == ["samples/background-removal", "samples/background-removal-held-out", "samples/try-on",
+                           "samples/try-on-held-out"]  # fmt: skip
+
+
+def test_the_template_browser_lists_the_examples(client):
+    found = client.get("/workflow_templates")
+    names = next(names for pack, names in found.items() if "pairlora" in pack.lower())
+    assert sorted(names) == ["background_removal", "try_on"]
+    assert all((ROOT / f"example_workflows/{name}.jpg").is_file() for name in names)
