@@ -2,7 +2,7 @@
 
 Trains an autoencoder and then a reference-conditioned flow on pictures from shapes.py; the text encoder stays at its
 seeded initial values. The flow learns two things: to give back its reference, and to put the shapes of further
-references onto the first.
+references onto the first. It took 48 minutes on two CPU cores, which also had other work to do.
 """
 import argparse
 import importlib

@@ -22,6 +22,7 @@ SIZE = 128  # pixels, width and height of every picture
 SCALE = 4  # supersampling while drawing
 INK = (98, 76, 116)  # the line around every part
 LINE = 3.0  # its width, pixels
+DIM = 0.46  # brightness of busy backgrounds: the light is on the subject
 PUPIL = (48, 34, 60)  # eyes and mouths
 WHITE = (255, 255, 255)
 STUDIO = (244, 244, 246)  # behind the products
@@ -1180,7 +1181,7 @@ def background_removal(table: str, subjects: dict[str, RGB], grounds: dict[str, 
         rng = Random(f"{subject} {number}")
         d = Drawing(rng.uniform(-6, 6), rng.uniform(-5, 5), rng.uniform(-7, 7), rng.uniform(0.93, 1.0))
         DRAW[subject](d, *(subjects[c] for c in colors))
-        busy = backdrop(PATTERNS[pattern], grounds[ground], overlay, rng)
+        busy = backdrop(PATTERNS[pattern], grounds[ground], overlay, rng).point(lambda v: round(v * DIM))
         samples.append({"start": finish(d.on(busy)), "end": finish(d.on(WHITE))})
     return samples
 

@@ -9,6 +9,8 @@ from client import Client
 from figures import psnr, white_part
 from host import Server
 
+REMOVAL_GAIN, TRY_ON_GAIN = 8.0, 1.5  # dB; lower bounds for fewer steps than the examples
+
 
 @pytest.fixture(scope="session")
 def removal(client, workflow):
@@ -32,11 +34,8 @@ def test_background_removal_learns(removal):
     inside = {role: psnr(pictures[role], target, subject) for role in ("before", "after")}
     print({**figures, "blank": blank, "inside": inside})
     assert figures["after"] >= max(figures["input"], figures["before"]) + REMOVAL_GAIN
-    assert figures["after"] >= blank + 1
-    assert inside["after"] >= inside["before"] - 3
-
-
-REMOVAL_GAIN, TRY_ON_GAIN = 5.0, 1.5  # dB; lower bounds for fewer steps than the examples
+    assert figures["after"] >= blank + 2
+    assert inside["after"] >= inside["before"] - 4
 
 
 @pytest.mark.slow
