@@ -64,7 +64,11 @@ class Client:
         ) as socket:
             async with session.post(f"{self.url}/prompt", json={"prompt": prompt, "client_id": client}) as response:
                 answer = await response.json()
-                if response.status != 200:
+                if response.status != 200 or answer.get("node_errors"):
+                    # ComfyUI would still run the outputs that do not depend on a refused node.
+                    if "prompt_id" in answer:
+                        await session.post(f"{self.url}/queue", json={"delete": [answer["prompt_id"]]})
+                        await session.post(f"{self.url}/interrupt")
                     raise GraphError(_refusal(answer))
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.BINARY:
@@ -95,7 +99,7 @@ class Client:
 
 
 def _refusal(answer: dict) -> str:
-    lines = [answer["error"]["message"]]
+    lines = [answer["error"]["message"]] if answer.get("error") else []
     for node in answer.get("node_errors", {}).values():
         lines += [f"{node['class_type']}: {e['message']}: {e['details']}" for e in node["errors"]]
     return "\n".join(lines)

@@ -1,5 +1,10 @@
 """What the demo and the tests measure on the pictures of a before/after workflow."""
+import shutil
+from pathlib import Path
+
 import numpy as np
+
+from host import ROOT
 
 
 def add_previews(prompt: dict, sheet: str) -> dict[str, str]:
@@ -23,3 +28,15 @@ def psnr(images: list[np.ndarray], targets: list[np.ndarray], masks: list[np.nda
 def white_part(image: np.ndarray) -> np.ndarray:
     """Which pixels of a (height, width, 3) image in 0..1 are white: (height, width) booleans."""
     return image.min(axis=-1) > 0.98
+
+
+def exchange_references(base: Path, dataset: str) -> str:
+    """A copy of the held-out samples, in ComfyUI's input folder, in which each has the next one's further references."""
+    source, copy = ROOT / "samples" / f"{dataset}-held-out", base / "input" / f"{dataset}-swapped"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(source, copy)
+    names = sorted(path.stem.removesuffix("_end") for path in source.glob("*_end.png"))
+    for name, following in zip(names, [*names[1:], names[0]]):
+        for role in ("start1", "start2"):
+            shutil.copyfile(source / f"{following}_{role}.png", copy / f"{name}_{role}.png")
+    return copy.name

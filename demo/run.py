@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from host import ROOT, Host, Server, SetupError, check_port
+from host import ROOT, Host, Server, check_port
 
 WORKFLOWS = Path(__file__).with_name("workflows")
 
@@ -56,7 +56,7 @@ def show_progress(node: str, text: str) -> None:
 def demo(args: argparse.Namespace, host: Host) -> dict:
     """Run the workflow and return the figures."""
     from client import Client
-    from figures import add_previews, psnr, white_part
+    from figures import add_previews, exchange_references, psnr, white_part
 
     prompt = json.loads((WORKFLOWS / f"{args.dataset}.api.json").read_text(encoding="utf-8"))
     train = prompt[find(prompt, "PairLoRATrain")]["inputs"]
@@ -83,7 +83,7 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
             for role in ("before", "after"):
                 figures[f"psnr_subject_{role}"] = psnr(pictures[role], target, subject)
         else:
-            swapped = exchange_references(host, args.dataset)
+            swapped = exchange_references(host.base, args.dataset)
             prompt[prompt[find(prompt, "PairLoRASample")]["inputs"]["dataset"][0]]["inputs"]["folder"] = swapped
             after = client.images(client.run(prompt, show_progress), previews["after"])
             print()
@@ -100,18 +100,6 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
             "lora": str(lora), "picture": str(picture)}  # fmt: skip
 
 
-def exchange_references(host: Host, dataset: str) -> str:
-    """A copy of the held-out samples, in ComfyUI's input folder, in which each has the next one's further references."""
-    source, copy = ROOT / "samples" / f"{dataset}-held-out", host.base / "input" / f"{dataset}-swapped"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(source, copy)
-    names = sorted(path.stem.removesuffix("_end") for path in source.glob("*_end.png"))
-    for name, following in zip(names, [*names[1:], names[0]]):
-        for role in ("start1", "start2"):
-            shutil.copyfile(source / f"{following}_{role}.png", copy / f"{name}_{role}.png")
-    return copy.name
-
-
 def main() -> int:
     args = arguments()
     try:
@@ -125,7 +113,7 @@ def main() -> int:
         print(f"LoRA:    {result['lora']}\npicture: {result['picture']}\n({time.monotonic() - start:.0f} s in all)")
         print(json.dumps(result))
         return 0
-    except (SetupError, RuntimeError) as error:
+    except RuntimeError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,5 +1,4 @@
 """Putting a LoRA file on a model."""
-import logging
 from pathlib import Path
 
 import comfy.utils
@@ -59,9 +58,6 @@ class PairLoRALoad(io.ComfyNode):
     def execute(cls, model, lora, strength):
         path = resolve(lora)
         weights = comfy.utils.load_torch_file(str(path), safe_load=True)
-        unused = apply.unused_keys(model, weights)
-        if len(unused) == len(weights):
-            raise ValueError(f"Nothing in {path.name} fits this model ({unused[0]}, ...). Was it trained on another?")
-        if unused:
-            logging.warning(f"PairLoRA: {path.name}: {len(unused)} keys do not fit this model, first {unused[0]}")
+        if not apply.fits(model, weights):
+            raise ValueError(f"Nothing in {path.name} fits this model ({next(iter(weights), '')}). Was it trained on another?")
         return io.NodeOutput(apply.with_lora(model, weights, strength))

@@ -1,4 +1,5 @@
 """Choosing a folder of pairs, and taking samples out of it."""
+import time
 from pathlib import Path
 
 import folder_paths
@@ -68,6 +69,8 @@ class PairLoRADataset(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder):
+        if folder is None:  # linked, known only when it runs
+            return True
         try:
             resolve(folder)
         except DatasetError as error:
@@ -76,8 +79,10 @@ class PairLoRADataset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder, default_caption, trigger_word, resolution):
+        if folder is None:  # linked: the files cannot be looked at yet, so the node runs again
+            return time.time()
         try:  # raising here would run the node at every queue
-            return open_dataset(resolve(folder), default_caption, trigger_word, resolution)[0].fingerprint()
+            return open_dataset(resolve(folder), default_caption or "", trigger_word or "", resolution or 0)[0].fingerprint()
         except Exception as error:
             return str(error)
 

@@ -103,7 +103,7 @@ class PairLoRATrain(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name):
-        return run.name_error(name) or True
+        return name is None or run.name_error(name) or True  # None: linked, known only when it runs
 
     @classmethod
     def execute(cls, model, clip, vae, dataset: PairedDataset, steps, learning_rate, name, settings=None):

@@ -44,6 +44,7 @@ def identity(model, clip, vae, dataset: PairedDataset, settings: Settings, learn
     parts = {
         "dataset": dataset.fingerprint(),
         "base": [memory.fingerprint(patcher) for patcher in (model, clip.patcher, vae.patcher)],
+        "clip_layer": clip.layer_idx,
         "settings": asdict(settings),
         "learning_rate": learning_rate,
     }
@@ -80,9 +81,11 @@ def train_once(
     if record.exists() and weights.exists():
         done = json.loads(record.read_text(encoding="utf-8"))
         file = Path(loras, done["lora_name"])
-        if not file.exists():  # it was moved away; the run still has it
+        if not file.exists() or file.read_bytes() != weights.read_bytes():  # moved away; the run still has it
+            file = free_path(file)
             shutil.copyfile(weights, file)
-        return Result(safetensors.torch.load_file(weights), done["lora_name"], done["report"])
+            record.write_text(json.dumps({**done, "lora_name": file.name}), encoding="utf-8")
+        return Result(safetensors.torch.load_file(weights), file.name, done["report"])
 
     start = time.monotonic()
     samples = _encode(model, clip, vae, dataset, on_phase)

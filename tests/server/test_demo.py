@@ -25,7 +25,7 @@ def test_the_demo_ends_with_paths_and_figures(tmp_path, dataset):
             first_step = time.monotonic() - start
     assert process.wait() == 0, "\n".join(lines)
     print(f"first step after {first_step:.0f} s")
-    assert first_step < 30  # the set-up is there
+    assert first_step < 60  # half of that on a machine that does nothing else
     result = json.loads(lines[-1])
     assert list(result) == ["dataset", "steps", "train_seconds", "psnr_input", "psnr_before", "psnr_after", "psnr_blank",
                             "psnr_subject_before", "psnr_subject_after", "psnr_swapped", "lora", "picture"]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from client import Client
-from figures import psnr, white_part
+from figures import exchange_references, psnr, white_part
 from host import Server
 
 REMOVAL_GAIN, TRY_ON_GAIN = 8.0, 1.5  # dB; lower bounds for fewer steps than the examples
@@ -39,11 +39,16 @@ def test_background_removal_learns(removal):
 
 
 @pytest.mark.slow
-def test_try_on_learns(client, workflow):
+def test_try_on_learns(client, server, workflow):
     graph = run(client, workflow("try-on", steps=150, name="try_on"))
-    figures = {role: psnr(graph.pictures[role], graph.pictures["target"]) for role in ("input", "before", "after")}
-    print(figures)
+    target = graph.pictures["target"]
+    figures = {role: psnr(graph.pictures[role], target) for role in ("input", "before", "after")}
+    swapped = exchange_references(server.base, "try-on")
+    graph.prompt[graph.ids["PairLoRADataset"][1]]["inputs"]["folder"] = swapped
+    exchanged = psnr(client.images(client.run(graph.prompt), graph.previews["after"]), target)
+    print(figures, exchanged)
     assert figures["after"] >= max(figures["input"], figures["before"]) + TRY_ON_GAIN
+    assert figures["after"] >= exchanged + 1.5  # it uses its references
 
 
 def test_progress_shows_step_loss_and_time_left(removal):

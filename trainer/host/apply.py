@@ -16,6 +16,11 @@ def unused_keys(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.T
     return sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used)
 
 
+def fits(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> bool:
+    """Whether ComfyUI's loader finds anything in the LoRA for this model."""
+    return bool(_patches(model, lora))
+
+
 def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the LoRA on it; the given one stays as it is."""
     return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]

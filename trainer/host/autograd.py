@@ -96,7 +96,7 @@ def out_of_place_updates() -> Iterator[None]:
         def update(self, other):
             other_requires_grad = isinstance(other, torch.Tensor) and other.requires_grad
             if torch.is_grad_enabled() and (self.requires_grad or other_requires_grad):
-                return operation(self, other)
+                return operation(self, other).to(self.dtype)  # like the update in place
             return in_place(self, other)
 
         return update

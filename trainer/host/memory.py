@@ -52,14 +52,21 @@ def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
             tensor = patcher.backup[name].weight
         if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type != "meta" and tensor.numel():
             flat = tensor.detach().flatten()
-            picks = torch.linspace(0, flat.numel() - 1, 8, device=flat.device, dtype=torch.float64).long()
-            values.append(flat[picks].float())
+            picks = torch.linspace(0, flat.numel() - 1, 8, dtype=torch.float64).long()  # on the CPU: MPS has no float64
+            values.append(flat[picks.to(flat.device)].float().cpu())
     if values:
-        digest.update(torch.stack(values).cpu().numpy().tobytes())
+        digest.update(torch.cat(values).numpy().tobytes())
     for name, patches in sorted(patcher.patches.items()):
         for strength, patch, *_ in patches:
-            weights = [w for w in getattr(patch, "weights", ()) if isinstance(w, torch.Tensor)]
-            digest.update(f"{name} {strength} {[(w.shape, float(w.float().norm())) for w in weights]}".encode())
+            digest.update(f"{name} {strength} {_tensors(patch)}".encode())
     sampling = patcher.object_patches.get("model_sampling", getattr(patcher.model, "model_sampling", None))
     digest.update(f"{type(sampling).__name__} {getattr(sampling, 'shift', None)}".encode())
     return digest.hexdigest()
+
+
+def _tensors(value) -> list:
+    """Shape and norm of every tensor in a patch: an adapter, or nested lists and tuples."""
+    if isinstance(value, torch.Tensor):
+        return [(tuple(value.shape), float(value.float().norm()))]
+    children = value if isinstance(value, (list, tuple)) else getattr(value, "weights", None) or ()
+    return [found for child in children for found in _tensors(child)]
