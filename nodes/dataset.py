@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..trainer.data.dataset import PairedDataset, open_dataset
+from ..trainer.data.dataset import PairedDataset, match_dataset, open_dataset
 from ..trainer.data.pairs import DatasetError, natural_key
 
 Dataset = io.Custom("PAIRLORA_DATASET")
@@ -82,7 +82,7 @@ class PairLoRADataset(io.ComfyNode):
         if folder is None:  # linked: the files cannot be looked at yet, so the node runs again
             return time.time()
         try:  # raising here would run the node at every queue
-            return open_dataset(resolve(folder), default_caption or "", trigger_word or "", resolution or 0)[0].fingerprint()
+            return match_dataset(resolve(folder), default_caption or "", trigger_word or "", resolution or 0)[0].fingerprint()
         except Exception as error:
             return str(error)
 

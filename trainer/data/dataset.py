@@ -52,9 +52,14 @@ class PairedDataset:
         return digest.hexdigest()
 
 
-def open_dataset(folder: Path, default_caption="", trigger_word="", resolution=1024) -> tuple[PairedDataset, str]:
-    """The dataset in ``folder`` and the report on it; raises DatasetError when there is nothing to train on."""
+def match_dataset(folder: Path, default_caption="", trigger_word="", resolution=1024) -> tuple[PairedDataset, str]:
+    """The dataset in ``folder`` and the report on it, no image decoded; raises DatasetError when there is no pair."""
     found = match(folder)
-    dataset = PairedDataset(found.folder, tuple(found.samples), default_caption, trigger_word, resolution)
+    return PairedDataset(found.folder, tuple(found.samples), default_caption, trigger_word, resolution), found.report()
+
+
+def open_dataset(folder: Path, default_caption="", trigger_word="", resolution=1024) -> tuple[PairedDataset, str]:
+    """The same, with every image decoded once; raises DatasetError when there is nothing to train on."""
+    dataset, report = match_dataset(folder, default_caption, trigger_word, resolution)
     dataset.check()
-    return dataset, found.report()
+    return dataset, report

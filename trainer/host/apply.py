@@ -9,13 +9,6 @@ import comfy.utils
 import torch
 
 
-def unused_keys(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> list[str]:
-    """The keys of a LoRA file that ComfyUI's loader would not use on this model."""
-    patches = _patches(model, lora)
-    used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
-    return sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used)
-
-
 def fits(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> bool:
     """Whether ComfyUI's loader finds anything in the LoRA for this model."""
     return bool(_patches(model, lora))
@@ -37,8 +30,9 @@ def prove(
         RuntimeError: a key is not used, a layer is missing, or a layer is changed in another way.
     """
     lora = comfy.utils.load_torch_file(str(file), safe_load=True)
-    unused, patches = unused_keys(model, lora), _patches(model, lora)
-    if unused:
+    patches = _patches(model, lora)
+    used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
+    if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
         raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
     if 2 * len(patches) != len(trained):
         raise RuntimeError(f"{file}: ComfyUI changes {len(patches)} layers, training {len(trained) // 2}. Please report it.")

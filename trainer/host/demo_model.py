@@ -39,7 +39,7 @@ CLIP_CONFIG = dict(
 
 
 class LatentFormat(comfy.latent_formats.LatentFormat):
-    """The autoencoder's latents have mean 0 and variance 1 as they are."""
+    """The autoencoder's latents are centred and of about unit variance as they are."""
 
     latent_channels = LATENT_CHANNELS
 
