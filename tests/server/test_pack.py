@@ -2,7 +2,7 @@
 from host import ROOT
 
 NODES = {
-    "PairLoRADataset", "PairLoRASample", "PairLoRASettings", "PairLoRATrain", "PairLoRALoad", "PairLoRABeforeAfter",
+    "PairLoRADataset", "PairLoRASample", "PairLoRASavePair", "PairLoRASettings", "PairLoRATrain", "PairLoRALoad", "PairLoRABeforeAfter",
     "PairLoRADemoModel",
 }  # fmt: skip
 

@@ -1,0 +1,68 @@
+"""Writing pairs into a folder under the dataset rule, for graphs that make their own dataset."""
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .pairs import DatasetError
+
+NUMBERED = re.compile(r"pair(\d{4,})", re.IGNORECASE)
+
+
+def write_pairs(folder: Path, inputs: Sequence[np.ndarray], target: np.ndarray, caption: str = "") -> list[str]:
+    """Write `pair0001_start.png`, `_start1`, ..., `_end` and `pair0001.txt`, numbering on from what is there.
+
+    ``target`` holds a picture a pair: (pairs, height, width, channels) in 0..1, with 1, 3 or 4 channels. Each of
+    ``inputs``, in order, holds as many, or one for all pairs. An empty ``caption`` writes no file. The folder is made
+    where it is missing.
+
+    Returns:
+        The names of the pairs.
+
+    Raises:
+        DatasetError: the counts do not agree or a picture holds no numbers; nothing is written then. When writing
+            fails, the files of that pair are removed again. No file is ever overwritten.
+    """
+    pairs, counts = len(target), [len(batch) for batch in inputs]
+    if not pairs or any(count not in (1, pairs) for count in counts):
+        raise DatasetError(
+            f"{pairs} targets do not go with {' and '.join(map(str, counts))} inputs. Give as many inputs as targets, "
+            "or one for all."
+        )
+    if not all(np.isfinite(batch).all() for batch in (*inputs, target)):
+        raise DatasetError("A picture holds no numbers (NaN). If a VAE made it, start ComfyUI with --fp32-vae.")
+    folder.mkdir(parents=True, exist_ok=True)
+    first = 1 + max((int(used[1]) for path in folder.iterdir() if (used := NUMBERED.match(path.name))), default=0)
+    names = [f"pair{first + i:04}" for i in range(pairs)]
+    for i, name in enumerate(names):
+        files = {f"{name}_start{number or ''}.png": batch[i % len(batch)] for number, batch in enumerate(inputs)}
+        files[f"{name}_end.png"] = target[i]
+        if caption.strip():
+            files[f"{name}.txt"] = caption
+        _write(folder, files)
+    return names
+
+
+def _write(folder: Path, files: dict[str, np.ndarray | str]) -> None:
+    """All of the files, or none."""
+    written = []
+    try:
+        for name, content in files.items():
+            with (folder / name).open("xb") as file:
+                written.append(folder / name)
+                if isinstance(content, str):
+                    file.write(content.encode())
+                else:
+                    to_image(content).save(file, "PNG")
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
+
+
+def to_image(picture: np.ndarray) -> Image.Image:
+    """An 8-bit image of (height, width, 1, 3 or 4) in 0..1."""
+    pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
