@@ -42,7 +42,7 @@ def name_error(name: str) -> str | None:
 def identity(model, clip, vae, dataset: PairedDataset, settings: Settings, learning_rate: float) -> str:
     """A hash of everything a run is trained from, beyond the number of steps."""
     parts = {
-        "dataset": dataset.fingerprint(),
+        "dataset": dataset.fingerprint,
         "base": [memory.fingerprint(patcher) for patcher in (model, clip.patcher, vae.patcher)],
         "clip_layer": clip.layer_idx,
         "settings": asdict(settings),
@@ -116,17 +116,18 @@ def train_once(
 
 
 def _encode(model, clip, vae, dataset: PairedDataset, on_phase: Callable[[str], None]) -> list:
-    """Every sample as the model takes it; the first one shows whether the model reads references at all."""
-    samples = []
+    """Every sample as the model takes it; the first pair shows whether the model reads references at all."""
+    samples, reads_references = [], False
     for i, sample in enumerate(dataset.samples, 1):
         on_phase(f"encoding {i}/{len(dataset.samples)}  {sample.name}")
         *references, target = dataset.images(sample)
         caption = dataset.caption(sample)
         samples.append(encode.encode(model, clip, vae, sample.name, [*references, target], caption))
-        if i == 1:
+        if references and not reads_references:
             other = [1 - reference for reference in references]
             families.check_reads_references(
-                model, samples[0], encode.encode(model, clip, vae, sample.name, [*other, target], caption)
+                model, samples[-1], encode.encode(model, clip, vae, sample.name, [*other, target], caption)
             )
+            reads_references = True
         memory.check_interrupted()
     return samples
