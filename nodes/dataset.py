@@ -81,15 +81,14 @@ def shown(report: Report, background: str) -> dict:
         {"name": sample.name, "caption": report.captions.get(sample.name, ""), "image": _strip(sample, colour)}
         for sample in report.found.samples[:SHOWN]
     ]
-    listed = report.as_dict()
     return {
         "folder": report.name,
         "layout": report.found.layout,
         "counts": report.counts(),
         "samples": samples,
         "more": len(report.found.samples) - len(samples),
-        "findings": listed["findings"][:LINES],
-        "unused": listed["unused"][:LINES],
+        "findings": [vars(finding) for finding in report.grouped()[:LINES]],
+        "unused": [{"file": file, "reason": reason} for file, reason in report.found.unused[:LINES]],
         "text": report.text(LINES),
         "checked": report.checked,
     }

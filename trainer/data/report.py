@@ -51,6 +51,17 @@ class Report:
         """Errors first, then warnings and notes."""
         return sorted(self.found.findings, key=lambda f: ("error", "warning", "note").index(f.level))
 
+    def grouped(self) -> list[Finding]:
+        """The findings with one entry for all samples that share a message, to be read by people."""
+        alike = defaultdict(list)
+        for finding in self.findings:
+            alike[finding.level, finding.code, finding.message].append(finding.sample)
+        grouped = []
+        for key, names in alike.items():
+            names = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
+            grouped.append(Finding(*key[:2], None if None in names else _listed(names), key[2]))
+        return grouped
+
     def errors(self) -> list[Finding]:
         return [finding for finding in self.found.findings if finding.level == "error"]
 
@@ -97,14 +108,9 @@ class Report:
             f"caption file{f' ({empty} empty)' if empty else ''}",
             f"found by: {self.found.layout}",
         ]
-        alike = defaultdict(list)
-        for finding in self.findings:
-            alike[finding.level, finding.message].append(finding.sample)
         by_level = defaultdict(list)
-        for (level, message), names in alike.items():
-            names = [name for name in names if name]
-            names = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else names
-            by_level[level].append(f"{_listed(names)}: {message}" if names else message)
+        for finding in self.grouped():
+            by_level[finding.level].append(f"{finding.sample}: {finding.message}" if finding.sample else finding.message)
         sections = {
             "errors (these samples are left out)": by_level["error"],
             "warnings": by_level["warning"],
