@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import comfy.model_management
@@ -77,8 +78,16 @@ def cache() -> Cache:
 def shown(report: Report, background: str) -> dict:
     """What the node shows: counts, a contact sheet and the report."""
     colour = images.colour(background)
+    findings = defaultdict(list)
+    for finding in report.findings:
+        findings[finding.sample].append({"level": finding.level, "message": finding.message})
     samples = [
-        {"name": sample.name, "caption": report.captions.get(sample.name, ""), "image": _strip(sample, colour)}
+        {
+            "name": sample.name,
+            "caption": report.captions.get(sample.name, ""),
+            "image": _strip(sample, colour),
+            "findings": findings[sample.name],
+        }
         for sample in report.found.samples[:SHOWN]
     ]
     return {

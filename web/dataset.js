@@ -138,10 +138,11 @@ class DatasetWidget {
       counts.warnings ? el("span", { className: "pairlora-warning", textContent: many(counts.warnings, "warning") }) : "",
       el("small", { textContent: `${layout}${checked ? "" : " · queue to check the images"}` }),
     );
-    const sheet = samples.map(({ name, caption, image }) =>
+    const sheet = samples.map(({ name, caption, image, findings }) =>
       el("figure", {},
         el("img", { src: api.apiURL(`/view?${new URLSearchParams(image)}`), loading: "lazy", alt: name }),
         el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`),
+        ...findings.map(({ level, message }) => el("small", { className: `pairlora-${level}`, textContent: message })),
       ),
     );
     if (more) sheet.push(el("p", { textContent: `and ${more} more` }));
