@@ -125,7 +125,7 @@ class DatasetWidget {
   }
 
   show({ layout, counts, samples, more, findings, unused, text, checked }) {
-    const many = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+    const many = (number, word) => `${number} ${word}${String(number) === "1" ? "" : "s"}`;
     const parts = [
       counts.pairs || !counts.unpaired ? many(counts.pairs, "pair") : "",
       counts.unpaired ? `${counts.unpaired} without inputs` : "",
@@ -178,6 +178,8 @@ class DatasetWidget {
         this.uploading.after(this.uploaded);
       }
     } catch (error) {
+      clearTimeout(this.timer); // a preview would hide the reason
+      this.request++;
       this.message(error.message, "error");
     } finally {
       this.uploading.hidden = true;

@@ -14,7 +14,7 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # loading it takes seconds
 def page(browser, server):
     page = browser.new_page(viewport={"width": 1600, "height": 900})
     page.goto(server.url)
