@@ -1,0 +1,86 @@
+"""Shift and zoom between input and target, measured although the picture was edited."""
+import pytest
+from pictures import edited, moved, textured
+from PIL import Image
+
+from host import ROOT
+
+
+@pytest.fixture(scope="session")
+def measure(plain):
+    """Shift right and down in pixels and zoom between two pictures of 256x192, or None."""
+
+    def run(start, end):
+        found = plain("alignment").measure(start.convert("L"), end.convert("L"))
+        return found and (found.x * start.width, found.y * start.height, found.zoom)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def picture():
+    return textured(size=(256, 192))
+
+
+@pytest.mark.parametrize("edit", [lambda image: image, edited], ids=["as it is", "edited on 40 %"])
+@pytest.mark.parametrize(
+    "right, down, zoom", [(3, 0, 1), (0, -5, 1), (-1.5, 2.5, 1), (12, 8, 1), (0, 0, 1.03), (4, -2, 0.97)]
+)
+def test_a_shift_and_a_zoom_are_measured(measure, picture, edit, right, down, zoom):
+    x, y, z = measure(picture, edit(moved(picture, right, down, zoom)))
+    assert x == pytest.approx(right, abs=0.25) and y == pytest.approx(down, abs=0.25)
+    assert z == pytest.approx(zoom, abs=0.004)
+
+
+def test_an_aligned_pair_is_told_from_a_moved_one(measure, picture):
+    for end in (picture, edited(picture)):
+        x, y, zoom = measure(picture, end)
+        assert abs(x) < 0.1 and abs(y) < 0.1 and abs(zoom - 1) < 0.001
+
+
+def test_nothing_is_claimed_where_nothing_agrees(measure, picture):
+    flat = [Image.new("RGB", picture.size, colour) for colour in ("red", "blue")]
+    for start, end in ((picture, textured(7, picture.size)), flat):
+        assert measure(start, end) in (None, (0, 0, 1))
+
+
+@pytest.fixture
+def misaligned(plain, tmp_path):
+    """The messages about alignment in the report on one pair."""
+
+    def run(start, end):
+        start.save(tmp_path / "a_start.png")
+        end.save(tmp_path / "a_end.png")
+        dataset = plain("dataset")
+        with plain("cache").Cache() as cache:
+            report = dataset.examine(tmp_path, dataset.Reading(resolution=128), cache, lambda *_: None)
+        return [f.message for f in report.findings if f.code == "misaligned"]
+
+    return run
+
+
+def test_the_report_gives_pixels_of_the_target_and_percent_of_zoom(misaligned):
+    large = textured(size=(1024, 768), grain=24)
+    (message,) = misaligned(large, edited(moved(large, 16, -8)))
+    assert message.startswith("the target is shifted 1")
+    right, up = (float(part.split()[0]) for part in message.removeprefix("the target is shifted ").split(" and "))
+    assert right == pytest.approx(16, abs=1) and up == pytest.approx(8, abs=1)
+    assert "right and" in message and "up against the input" in message
+    (message,) = misaligned(large, moved(large, zoom=1.05))
+    assert float(message.split("zoomed in by ")[1].split("%")[0]) == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    "edit", [edited, lambda image: image.convert("L").convert("RGB"), lambda image: image.point(lambda v: v // 2)]
+)
+def test_an_aligned_edit_is_not_reported(misaligned, edit):
+    picture = textured(size=(512, 384), grain=12)
+    assert misaligned(picture, edit(picture)) == []
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent.name for path in (ROOT / "samples").glob("*/*_start.*")}))
+def test_the_samples_that_ship_with_the_pack_have_no_warnings(plain, folder):
+    dataset = plain("dataset")
+    with plain("cache").Cache() as cache:
+        report = dataset.examine(ROOT / "samples" / folder, dataset.Reading(resolution=128), cache, lambda *_: None)
+    assert report.findings == [] and report.found.unused == []
