@@ -66,6 +66,9 @@ def unpacked(chosen: Path) -> tuple[Path, list[tuple[str, str]]]:
             skipped = archive.unpack(chosen, staging / chosen.stem)
             (staging / "skipped.json").write_text(json.dumps(skipped), encoding="utf-8")
             staging.rename(place)
+        except OSError:
+            if not place.exists():  # else the page's preview has unpacked it at the same time
+                raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return place / chosen.stem, [tuple(entry) for entry in json.loads((place / "skipped.json").read_text("utf-8"))]

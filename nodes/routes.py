@@ -64,7 +64,7 @@ async def preview_folder(request: web.Request) -> web.Response:
     """What the dataset node finds with the inputs in the JSON body; status 400 with {"error": TEXT} if it cannot."""
     try:
         return web.json_response(await asyncio.to_thread(preview, **await request.json()))
-    except (DatasetError, json.JSONDecodeError) as error:
+    except (ValueError, TypeError, OSError) as error:  # DatasetError, and a body that is none
         return refusal(error)
 
 

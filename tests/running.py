@@ -62,3 +62,10 @@ def training(workflow):
         return SimpleNamespace(prompt=prompt, train=graph.train, ids=graph.ids)
 
     return load
+
+
+def steps_of(client, graph):
+    """Run and return the outcome, the training steps seen and the LoRA's name."""
+    texts = []
+    outcome = client.run(graph.prompt, lambda node, text: texts.append(text))
+    return outcome, [text for text in texts if text.startswith("step ")], outcome.outputs["name"]["text"][0]

@@ -1,21 +1,14 @@
 """What the queue does: not training twice, cancelling, never overwriting, and refusing what cannot work."""
-import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
 from PIL import Image
+from running import steps_of
 
 from client import Client, GraphError
-from host import ROOT, Server, SetupError
-
-
-def steps_of(client, graph):
-    """Run and return the outcome, the training steps seen and the LoRA's name."""
-    texts = []
-    outcome = client.run(graph.prompt, lambda node, text: texts.append(text))
-    return outcome, [text for text in texts if text.startswith("step ")], outcome.outputs["name"]["text"][0]
+from host import Server, SetupError
 
 
 def test_queued_again_unchanged_it_does_not_train_again(client, training):
@@ -45,20 +38,6 @@ def test_other_settings_train_again_under_a_new_name(client, training, server):
     _, steps, second = steps_of(client, training(name="other", learning_rate=0.003))
     assert steps and name != second and "other_02.safetensors" in second
     assert (server.base / "models/loras/other.safetensors").read_bytes() == before
-
-
-def test_a_changed_caption_trains_again_a_touched_file_does_not(client, training, server):
-    folder = server.base / "input" / "edited"
-    folder.mkdir()
-    for file in (ROOT / "samples/background-removal").glob("photo00[123]*"):
-        shutil.copy(file, folder)
-    graph = training(name="edited", dataset={"folder": "edited"})
-    assert steps_of(client, graph)[1]
-    for file in folder.iterdir():
-        file.touch()
-    assert not steps_of(client, graph)[1]
-    (folder / "photo001.txt").write_text("another instruction")
-    assert steps_of(client, graph)[1]
 
 
 def test_cancel_stops_training_and_the_server_goes_on(client, training):
