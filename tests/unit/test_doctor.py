@@ -130,6 +130,13 @@ def test_a_missing_folder_is_named(tmp_path):
     assert code == 1 and found["samples"] == [] and "nowhere" in found["findings"][0]["message"]
 
 
+def test_a_reader_that_has_seen_enough_is_no_crash(folder):
+    command = [sys.executable, "-m", "trainer.data", str(folder)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        run.stdout.close()
+        assert run.wait(60) == 1 and run.stderr.read() == ""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are always text")
 def test_a_name_that_is_not_text_is_printed_all_the_same(folder):
     os.rename(folder / "photo2_end.png", os.fsencode(folder) + b"/photo\xff2_end.png")

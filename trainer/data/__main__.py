@@ -1,6 +1,7 @@
 """The pair doctor in a terminal: `python3 -m trainer.data FOLDER`. Needs Pillow and numpy, nothing else."""
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -47,4 +48,10 @@ def progress(done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
