@@ -40,3 +40,18 @@ def plain():
     if "pairlora" not in sys.modules:
         launch.load_pack()
     return lambda module: importlib.import_module(f"pairlora.trainer.data.{module}")
+
+
+@pytest.fixture(scope="session")
+def matrix(request) -> dict[str, dict[str, str]]:
+    """Family -> check -> what was seen, printed at the end of the run."""
+    request.config.matrix = {}
+    return request.config.matrix
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if table := getattr(config, "matrix", None):
+        terminalreporter.section("family x check")
+        for name, row in table.items():
+            cells = "  ".join(f"{check}: {text or 'EMPTY'}" for check, text in row.items())
+            terminalreporter.write_line(f"{name:22} {cells}")

@@ -73,9 +73,10 @@ class Training:
             return module("loop").backward(self.model, samples, sigma, noise).item()
 
     def gradient(self, samples, sigma, noise) -> torch.Tensor:
-        """All gradients in one vector, in float64."""
+        """All gradients in one vector, in float64; zero for layers whose output goes nowhere (Qwen's last text MLP)."""
         self.loss(samples, sigma, noise)
-        return torch.cat([p.grad.flatten().double() for p in self.lora.parameters()])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.lora.parameters()]
+        return torch.cat([gradient.flatten().double() for gradient in gradients])
 
 
 def draws(samples, seed=3):
@@ -87,3 +88,46 @@ def draws(samples, seed=3):
 
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm()).item()
+
+
+def finite_difference_error(training, samples, sigma, noise, eps=2e-3) -> float:
+    """Autograd against central differences, along the gradient and along random directions.
+
+    ComfyUI returns predictions in float32, so the differences are taken along directions in which the loss moves.
+    """
+    gradient = training.gradient(samples, sigma, noise)
+    parameters = training.lora.parameters()
+    start = [p.detach().clone() for p in parameters]
+    generator = torch.Generator().manual_seed(5)
+    errors = []
+    for i in range(4):
+        # Weighting the gradient at random keeps the slope large and still tests every parameter's share.
+        direction = gradient * (1 if i == 0 else torch.rand(gradient.shape, generator=generator))
+        direction /= direction.norm()
+        losses = []
+        for sign in (1, -1):
+            for p, p0, d in zip(parameters, start, direction.split([p.numel() for p in parameters])):
+                p.data = p0 + sign * eps * d.view_as(p)
+            losses.append(training.loss(samples, sigma, noise))
+        difference = (losses[0] - losses[1]) / (2 * eps)
+        errors.append(abs(difference - (gradient @ direction).item()) / abs(difference))
+    for p, p0 in zip(parameters, start):
+        p.data = p0
+    return max(errors)
+
+
+def state(model):
+    """Everything of a model that training could leave changed: weights, buffers, attributes, patches."""
+    modules = dict(model.model.named_modules())
+    return (
+        {k: v.clone() for k, v in model.model.state_dict().items()},
+        {name: {k: id(v) for k, v in m.__dict__.items() if not k.startswith("_")} for name, m in modules.items()},
+        {name: [id(p) for p in m._parameters.values()] for name, m in modules.items()},
+        dict(model.patches), dict(model.object_patches),
+        [getattr(torch.Tensor, f"__i{operation}__") for operation in ("add", "sub", "mul", "truediv")],
+    )  # fmt: skip
+
+
+def same(a, b):
+    assert a[0].keys() == b[0].keys() and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
+    assert a[1:] == b[1:]

@@ -117,17 +117,24 @@ def train_once(
 
 def _encode(model, clip, vae, dataset: PairedDataset, on_phase: Callable[[str], None]) -> list:
     """Every sample as the model takes it; the first pair shows whether the model reads references at all."""
+    family = families.family_of(model.model)
+    for sample in dataset.samples:
+        if family.most is not None and len(sample.starts) > family.most:
+            raise ValueError(
+                f"{sample.name} has {len(sample.starts)} inputs, but {family.name} takes {family.most} at most. Take out "
+                f"{sample.starts[-1].name}, or load a model that takes more, such as FLUX.2."
+            )
+    several = any(len(sample.starts) > 1 for sample in dataset.samples)
     samples, reads_references = [], False
     for i, sample in enumerate(dataset.samples, 1):
         on_phase(f"encoding {i}/{len(dataset.samples)}  {sample.name}")
         *references, target = dataset.images(sample)
         caption = dataset.caption(sample)
-        samples.append(encode.encode(model, clip, vae, sample.name, [*references, target], caption))
+        samples.append(encode.encode(model, clip, vae, sample.name, [*references, target], caption, several))
         if references and not reads_references:
             other = [1 - reference for reference in references]
-            families.check_reads_references(
-                model, samples[-1], encode.encode(model, clip, vae, sample.name, [*other, target], caption)
-            )
+            changed = encode.encode(model, clip, vae, sample.name, [*other, target], caption, several)
+            families.check_reads_references(model, samples[-1], changed)
             reads_references = True
         memory.check_interrupted()
     return samples

@@ -15,23 +15,6 @@ def tiny(comfy):
     return tiny
 
 
-def state(model):
-    """Everything of a model that training could leave changed: weights, buffers, attributes, patches."""
-    modules = dict(model.model.named_modules())
-    return (
-        {k: v.clone() for k, v in model.model.state_dict().items()},
-        {name: {k: id(v) for k, v in m.__dict__.items() if not k.startswith("_")} for name, m in modules.items()},
-        {name: [id(p) for p in m._parameters.values()] for name, m in modules.items()},
-        dict(model.patches), dict(model.object_patches),
-        [getattr(torch.Tensor, f"__i{operation}__") for operation in ("add", "sub", "mul", "truediv")],
-    )  # fmt: skip
-
-
-def same(a, b):
-    assert a[0].keys() == b[0].keys() and all(torch.equal(a[0][k], b[0][k]) for k in a[0])
-    assert a[1:] == b[1:]
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("end", [None, Cancel, RuntimeError, torch.cuda.OutOfMemoryError])
 def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
@@ -42,7 +25,7 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
         model = tiny.flux()
         samples = [tiny.sample(model, i) for i in range(2)]
         comfy.model_management.load_models_gpu([model])
-        before, steps = state(model), []
+        before, steps = tiny.state(model), []
 
         def on_step(step, loss):
             steps.append(loss)
@@ -59,7 +42,7 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
             lora = train()
             assert any(lora[k].abs().sum() > 0 for k in lora if "lora_B" in k)
         assert len(steps) == (3 if end else 5)
-        same(state(model), before)
+        tiny.same(tiny.state(model), before)
         model.model.apply_model(samples[0].x0, torch.tensor([0.5]), **{k: c.cond for k, c in samples[0].conds.items()})
 
 

@@ -1,6 +1,7 @@
 """The tiny base model: its autoencoder, and what it does without a LoRA."""
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from figures import psnr
@@ -37,13 +38,14 @@ def test_the_base_gives_back_its_reference(loaded, pictures, trainer):
     import nodes
 
     model, clip, vae = loaded
-    encode, results = trainer("host.encode"), []
+    family, results = trainer("host.families").family_of(model.model), []
     held_out = sorted((ROOT / "samples").glob("*held-out/*_start.png"))
     for file in held_out:
         image = np.asarray(Image.open(file).convert("RGB"), dtype=np.float32) / 255
-        latent = encode.to_latent(vae, image)
-        positive = encode.positive(clip, "remove the background", [latent])
+        image = torch.from_numpy(image)[None]
+        (latent,) = nodes.VAEEncode().encode(vae, image)
+        positive = family.condition(clip, vae, "remove the background", [image], False)
         (out,) = nodes.common_ksampler(model, 0, 20, 1.0, "euler", "simple", positive, positive, latent)
-        results.append(psnr([vae.decode(out["samples"])[0].numpy()], [image]))
+        results.append(psnr([vae.decode(out["samples"])[0].numpy()], [image[0].numpy()]))
     print(f"the base's copy of {len(held_out)} held-out inputs: {np.mean(results):.1f} dB")
     assert np.mean(results) >= 24

@@ -12,32 +12,6 @@ def tiny(comfy):
     return tiny
 
 
-def finite_difference_error(tiny, training, samples, sigma, noise, eps=2e-3) -> float:
-    """Autograd against central differences, along the gradient and along random directions.
-
-    ComfyUI returns predictions in float32, so the differences are taken along directions in which the loss moves.
-    """
-    gradient = training.gradient(samples, sigma, noise)
-    parameters = training.lora.parameters()
-    start = [p.detach().clone() for p in parameters]
-    generator = torch.Generator().manual_seed(5)
-    errors = []
-    for i in range(4):
-        # Weighting the gradient at random keeps the slope large and still tests every parameter's share.
-        direction = gradient * (1 if i == 0 else torch.rand(gradient.shape, generator=generator))
-        direction /= direction.norm()
-        losses = []
-        for sign in (1, -1):
-            for p, p0, d in zip(parameters, start, direction.split([p.numel() for p in parameters])):
-                p.data = p0 + sign * eps * d.view_as(p)
-            losses.append(training.loss(samples, sigma, noise))
-        difference = (losses[0] - losses[1]) / (2 * eps)
-        errors.append(abs(difference - (gradient @ direction).item()) / abs(difference))
-    for p, p0 in zip(parameters, start):
-        p.data = p0
-    return max(errors)
-
-
 def in_float64(tiny, **options):
     model = tiny.flux(torch.float64)
     samples = [tiny.sample(model, 1, references=2, dtype=torch.float64)]
@@ -46,7 +20,7 @@ def in_float64(tiny, **options):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_against_finite_differences(tiny, checkpointing):
-    error = finite_difference_error(tiny, *in_float64(tiny, checkpointing=checkpointing))
+    error = tiny.finite_difference_error(*in_float64(tiny, checkpointing=checkpointing))
     print(f"finite differences, checkpointing {checkpointing}: {error:.1e}")
     assert error < 1e-3
 
@@ -64,7 +38,7 @@ def test_the_checks_fail_without_the_in_place_measures(tiny, trainer, monkeypatc
     """Either PyTorch refuses, or the differences show that the gradient is wrong."""
     monkeypatch.setattr(trainer("host.autograd"), "out_of_place_updates", contextlib.nullcontext)
     try:
-        error = finite_difference_error(tiny, *in_float64(tiny, checkpointing=checkpointing))
+        error = tiny.finite_difference_error(*in_float64(tiny, checkpointing=checkpointing))
     except RuntimeError as refusal:
         print(f"checkpointing {checkpointing}: {refusal}")
         assert "inplace" in str(refusal)

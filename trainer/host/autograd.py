@@ -8,7 +8,8 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch.utils.checkpoint import checkpoint
 
 from . import compat
@@ -32,6 +33,16 @@ class FrozenLinear(torch.autograd.Function):
     def backward(ctx, grad: torch.Tensor):
         with compat.linear_weight(ctx.module, grad.dtype, grad.device) as weight:
             return (grad @ weight).to(ctx.dtype), None, None
+
+
+def frozen(module: torch.nn.Module):
+    """The forward of a Linear, without a gradient for its weight.
+
+    What comes in front of all LoRA layers needs no gradient at all, and some models update it in place (OmniGen2), which
+    a view made by an autograd function does not allow.
+    """
+    forward = module.forward
+    return lambda x: FrozenLinear.apply(x, module, forward) if x.requires_grad else forward(x)
 
 
 def is_linear(module: torch.nn.Module) -> bool:
@@ -117,8 +128,10 @@ def out_of_place_updates() -> Iterator[None]:
 
 def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The repeated blocks of a diffusion model: what is recomputed one at a time under gradient checkpointing."""
-    lists = [child for child in model.children() if isinstance(child, torch.nn.ModuleList)]
-    return [block for child in lists for block in child]
+    if isinstance(model, UNetModel):
+        return [module for module in model.modules() if isinstance(module, (BasicTransformerBlock, ResBlock))]
+    children = [block for child in model.children() if isinstance(child, torch.nn.ModuleList) for block in child]
+    return [block for block in children if sum(map(is_linear, block.modules())) > 1]  # not mere projections
 
 
 @contextlib.contextmanager
@@ -126,11 +139,10 @@ def checkpointed(model: torch.nn.Module) -> Iterator[None]:
     """Keep only the input of each block for the backward pass (https://arxiv.org/abs/1604.06174)."""
 
     def recomputing(forward):
-        def run(*args, transformer_options={}, **kwargs):
+        def run(*args, **kwargs):
             # One shared dict goes through all blocks and is updated between them: recompute with what was seen now.
-            return checkpoint(
-                forward, *args, transformer_options=dict(transformer_options), use_reentrant=False, **kwargs
-            )
+            seen = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
+            return checkpoint(forward, *args, use_reentrant=False, **seen)
 
         return run
 
@@ -141,11 +153,6 @@ def checkpointed(model: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, checkpointing: bool) -> Iterator[None]:
     """Everything above around a training loop on a ComfyUI ``model`` whose weights stay as they are."""
-
-    def frozen(module):
-        forward = module.forward
-        return lambda x: FrozenLinear.apply(x, module, forward)
-
     linears = {m: frozen(m) for m in diffusion_model.modules() if is_linear(m) and "forward" not in m.__dict__}
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))

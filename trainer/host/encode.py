@@ -3,38 +3,25 @@ import comfy.model_patcher
 import comfy.sd
 import numpy as np
 import torch
-from comfy_extras.nodes_edit_model import ReferenceLatent
-from comfy_extras.nodes_flux import FluxGuidance
 
 import nodes as comfy_nodes
 
-from . import forward
-
-GUIDANCE = 1.0  # what Kontext-like models train best with; only models with a guidance embedding read it
-
-
-def to_latent(vae: comfy.sd.VAE, image: np.ndarray) -> dict:
-    """The LATENT of one (height, width, 3) image in 0..1, by VAEEncode."""
-    return comfy_nodes.VAEEncode().encode(vae, torch.from_numpy(image)[None])[0]
-
-
-def positive(clip: comfy.sd.CLIP, caption: str, references: list[dict]) -> list:
-    """The CONDITIONING of a caption and reference LATENTs: CLIPTextEncode, ReferenceLatent for each, FluxGuidance."""
-    conditioning = comfy_nodes.CLIPTextEncode().encode(clip, caption)[0]
-    for reference in references:
-        conditioning = ReferenceLatent.execute(conditioning, reference).args[0]
-    return FluxGuidance.execute(conditioning, GUIDANCE).args[0]
+from . import families, forward
 
 
 def encode(
     model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE,
-    name: str, images: list[np.ndarray], caption: str,
+    name: str, images: list[np.ndarray], caption: str, several: bool,
 ) -> forward.Conditioned:  # fmt: skip
-    """A sample, references first and target last, as the model takes it; all of it on the model's device."""
-    *references, target = images
+    """A sample, references first and target last, as the model takes it; all of it on the model's device.
+
+    ``several`` says that some sample of the dataset has more than one reference.
+    """
+    *references, target = (torch.from_numpy(image)[None] for image in images)
+    family = families.family_of(model.model)
     with torch.inference_mode():
-        conditioning = positive(clip, caption, [to_latent(vae, image) for image in references])
-        latent = to_latent(vae, target)["samples"]
+        conditioning = family.condition(clip, vae, caption, references, several)
+        latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
     # Clones made outside inference mode can be used by autograd.
     with torch.inference_mode(False), torch.no_grad():
         return forward.condition(model.model, name, *_clone((latent, conditioning), model.load_device))

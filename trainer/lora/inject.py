@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..host.autograd import FrozenLinear, blocks, is_linear, replaced_forwards
+from ..host.autograd import blocks, frozen, is_linear, replaced_forwards
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
 NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb", re.IGNORECASE)
@@ -24,8 +24,7 @@ class Proxy(torch.nn.Linear):
         self.in_features, self.out_features = module.in_features, module.out_features
         self.weight = torch.nn.Parameter(torch.zeros(()).expand(self.out_features, self.in_features), False)
         self.bias = None
-        run = module.forward
-        self.run = lambda x: FrozenLinear.apply(x, module, run)
+        self.run = frozen(module)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x)

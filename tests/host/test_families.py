@@ -1,0 +1,262 @@
+"""Every family against every check, as one matrix that is printed at the end of the run."""
+import contextlib
+
+import pytest
+import safetensors.torch
+import torch
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def kinds():
+    """The families, by name: their models need ComfyUI, which is not importable yet when tests are collected."""
+    return [
+        "FLUX.1 Kontext", "FLUX.2", "FLUX.2 klein", "Qwen-Image-Edit", "Qwen-Image-Edit-2509", "OmniGen2",
+        "SD1.5 InstructPix2Pix", "SDXL InstructPix2Pix", "HiDream-E1",
+        "Flux", "SD1.5", "SDXL", "SD3", "Qwen-Image", "Lumina2", "Z-Image", "Chroma",
+    ]  # fmt: skip
+
+
+EXACT, RECOMPUTED, MIXED = 1e-3, 1e-9, 1e-6
+
+
+@pytest.fixture(scope="module")
+def zoo(comfy):
+    import zoo
+
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def tiny(comfy):
+    import tiny
+
+    return tiny
+
+
+@pytest.fixture(params=kinds())
+def kind(request, zoo):
+    return next(kind for kind in zoo.KINDS if kind.name == request.param)
+
+
+@pytest.fixture
+def cell(request, matrix, kind):
+    """`cell("text")` fills this test's place in the matrix; a family that the host lacks says so and is skipped."""
+    check = request.node.originalname.removeprefix("test_").replace("_", " ")
+    place = matrix.setdefault(kind.name, {})
+    place.setdefault(check, "")
+    if kind.missing:
+        place[check] = kind.missing
+        pytest.skip(kind.missing)
+
+    def fill(text):
+        place[check] = text
+
+    return fill
+
+
+@pytest.fixture
+def exact(zoo, tiny, kind):
+    """The family in float64: its model, three samples, and a sigma and noise for each."""
+    model = zoo.model(kind, torch.float64)
+    with torch.inference_mode():  # as in ComfyUI's executor
+        samples = [zoo.sample(kind, model, i, max(kind.references, default=0), torch.float64) for i in range(3)]
+    return model, samples, *tiny.draws(samples)
+
+
+def test_finite_differences(tiny, exact, cell):
+    model, samples, sigma, noise = exact
+    errors = [
+        tiny.finite_difference_error(
+            tiny.Training(model, torch.float64, checkpointing=c), samples[:1], sigma[:1], noise[:1]
+        )
+        for c in (False, True)
+    ]
+    cell(f"{max(errors):.0e}")
+    assert max(errors) < EXACT
+
+
+def test_checkpointing(tiny, exact, cell, trainer, monkeypatch):
+    model, samples, sigma, noise = exact
+    autograd, calls = trainer("host.autograd"), []
+    plain = autograd.checkpoint
+    monkeypatch.setattr(autograd, "checkpoint", lambda *a, **k: (calls.append(1), plain(*a, **k))[1])
+    gradients = [
+        tiny.Training(model, torch.float64, checkpointing=c).gradient(samples[:1], sigma[:1], noise[:1])
+        for c in (False, True)
+    ]
+    error = tiny.relative(gradients[1], gradients[0])
+    cell(f"{error:.0e}")
+    assert error < RECOMPUTED
+    assert len(calls) == len(autograd.blocks(model.model.diffusion_model)) > 0, "every block was recomputed"
+
+
+IN_PLACE = {"Flux", "Flux2", "Chroma"}  # classes whose blocks update what autograd has saved
+
+
+def test_in_place_off(tiny, exact, cell, trainer, monkeypatch):
+    """Without the measure against updates in place PyTorch refuses, or the gradient is another; where it is right
+    without, the family has no updates that matter."""
+    model, samples, sigma, noise = exact
+    step = samples[:1], sigma[:1], noise[:1]
+    right = tiny.Training(model, torch.float64).gradient(*step)
+    monkeypatch.setattr(trainer("host.autograd"), "out_of_place_updates", contextlib.nullcontext)
+    outcomes = []
+    for checkpointing in (False, True):
+        try:
+            wrong = tiny.Training(model, torch.float64, checkpointing=checkpointing).gradient(*step)
+            error = tiny.relative(wrong, right)
+            outcomes.append(f"wrong by {error:.0e}" if error > RECOMPUTED else "not needed")
+        except RuntimeError as refusal:
+            assert "inplace" in str(refusal)
+            outcomes.append("refused")
+    cell(" / ".join(dict.fromkeys(outcomes)))
+    assert ("not needed" in outcomes) == (type(model.model).__name__ not in IN_PLACE)
+
+
+@pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
+def test_samples_never_mix(zoo, tiny, kind, exact, cell, equal):
+    """The gradient of three samples with captions, references, sizes, sigmas and noise of their own is the mean of
+    theirs."""
+    model, samples, _, _ = exact
+    if not equal:
+        few, many = min(kind.references, default=0), max(kind.references, default=0)
+        with torch.inference_mode():
+            samples[1] = zoo.sample(kind, model, 1, few, torch.float64, size=(64, 96), several=many > 1)
+            samples[2] = zoo.sample(kind, model, 2, many, torch.float64, caption="a caption with many more words")
+    sigma, noise = tiny.draws(samples)
+    training = tiny.Training(model, torch.float64)
+    together = training.gradient(samples, sigma, noise)
+    singles = [training.gradient([s], sigma[i : i + 1], [noise[i]]) for i, s in enumerate(samples)]
+    error = tiny.relative(together, torch.stack(singles).mean(0))
+    cell(f"{error:.0e}")
+    assert error < MIXED
+    assert tiny.relative(singles[0], singles[1]) > 0.01, "they do differ"
+
+
+def test_textbook_loss(tiny, exact, cell, trainer):
+    """The loss of what the network itself gives: its velocity against noise - x0, or its epsilon against the noise."""
+    import comfy.model_sampling
+
+    model, samples, sigma, noise = exact
+    training, seen = tiny.Training(model, torch.float64), []
+    hook = model.model.diffusion_model.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
+    loss = training.loss(samples[:1], sigma[:1], noise[:1])
+    hook.remove()
+    ((x, out),) = seen
+    x0, s = samples[0].x0, sigma[0].item()
+    if isinstance(model.model.model_sampling, comfy.model_sampling.CONST):
+        x_t, wanted = (1 - s) * x0 + s * noise[0], noise[0] - x0
+    else:
+        x_t, wanted = (x0 + s * noise[0]) / (s**2 + 1) ** 0.5, noise[0]
+    assert tiny.relative(x.reshape(x_t.shape) if x.shape == x_t.shape else x[:, : x_t.shape[1]], x_t) < 1e-5
+    error = abs(loss / (out.double() - wanted).square().mean().item() - 1)
+    cell(f"{error:.0e}")
+    assert error < 1e-4
+
+
+def test_node_ran(zoo, kind, cell, monkeypatch):
+    """The node that a generation graph uses did run, and gives the conditioning of that graph."""
+    import importlib
+
+    wanted = NODES.get(kind.name, [])
+    ran = []
+    for module, name in {pair for pairs in NODES.values() for pair in pairs}:
+        node = getattr(importlib.import_module(f"comfy_extras.{module}"), name)
+        execute = node.execute
+        monkeypatch.setattr(node, "execute", lambda *a, _e=execute, _n=name, **k: (ran.append(_n), _e(*a, **k))[1])
+    with torch.inference_mode():
+        zoo.sample(kind, zoo.model(kind), 1, max(kind.references, default=0))
+    cell(", ".join(sorted(set(ran))) or "CLIPTextEncode")
+    assert {name for _, name in wanted} <= set(ran)
+
+
+REFERENCE = ("nodes_edit_model", "ReferenceLatent")
+NODES = {
+    "FLUX.1 Kontext": [REFERENCE, ("nodes_flux", "FluxGuidance")],
+    "FLUX.2": [REFERENCE, ("nodes_flux", "FluxGuidance")],
+    "FLUX.2 klein": [REFERENCE],
+    "Qwen-Image-Edit": [("nodes_qwen", "TextEncodeQwenImageEdit")],
+    "Qwen-Image-Edit-2509": [("nodes_qwen", "TextEncodeQwenImageEditPlus")],
+    "OmniGen2": [REFERENCE],
+    "SD1.5 InstructPix2Pix": [("nodes_ip2p", "InstructPixToPixConditioning")],
+    "SDXL InstructPix2Pix": [("nodes_ip2p", "InstructPixToPixConditioning")],
+    "HiDream-E1": [("nodes_ip2p", "InstructPixToPixConditioning")],
+}
+
+
+def test_reads_references(zoo, kind, cell, trainer):
+    check = trainer("host.families").check_reads_references
+    references = max(kind.references, default=1)
+    with torch.inference_mode():
+        model = zoo.model(kind)
+        a = zoo.sample(kind, model, 1, references)
+        b = zoo.sample(kind, model, 1, references, caption="caption 1", pictures=2)
+        if kind.references or kind.name in ("Flux", "Qwen-Image"):  # one class with their editing models
+            check(model, a, b)
+            cell("yes")
+        else:
+            with pytest.raises(ValueError, match="takes no reference images"):
+                check(model, a, b)
+            cell("no: refused")
+
+
+def test_file(zoo, tiny, kind, cell, trainer, tmp_path):
+    """Every key of the saved LoRA is used by ComfyUI's loader, and the output is that of training."""
+    import comfy.model_management
+
+    apply, forward = trainer("host.apply"), trainer("host.forward")
+    with torch.inference_mode():
+        model = zoo.model(kind)
+        sample = zoo.sample(kind, model, 1, max(kind.references, default=0))
+        training = tiny.Training(model)
+        lora = training.lora.state_dict()
+        safetensors.torch.save_file(lora, tmp_path / "x.safetensors")
+        apply.prove(model, tmp_path / "x.safetensors", lora)
+        sigma, (noise,) = tiny.draws([sample])
+        plain = forward.predict_x0(model, [sample], noise, sigma)
+        with training.lora.attached():
+            seen = forward.predict_x0(model, [sample], noise, sigma)
+        patched = apply.with_lora(model, lora, 1.0)
+        comfy.model_management.load_models_gpu([patched])
+        loaded = forward.predict_x0(patched, [sample], noise, sigma)
+        comfy.model_management.load_models_gpu([model])
+    error = tiny.relative(loaded - plain, seen - plain)
+    cell(f"{error:.0e}")
+    assert error < 1e-4
+
+
+class Cancel(BaseException):
+    """ComfyUI's interrupt is a BaseException in newer versions."""
+
+
+def test_base_as_before(zoo, tiny, kind, cell, trainer):
+    """Weights, buffers, attributes and patches, after success, cancel, error and out of memory."""
+    import comfy.model_management
+
+    loop = trainer("loop")
+    with torch.inference_mode():
+        model = zoo.model(kind)
+        samples = [zoo.sample(kind, model, i, max(kind.references, default=0)) for i in range(2)]
+        comfy.model_management.load_models_gpu([model])
+        before = tiny.state(model)
+        for end in (None, Cancel, RuntimeError, torch.cuda.OutOfMemoryError):
+
+            def on_step(step, loss, end=end):
+                if end and step == 2:
+                    raise end("stop")
+
+            with pytest.raises(end) if end else contextlib.nullcontext():
+                lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, on_step, checkpointing=True)
+            tiny.same(tiny.state(model), before)
+    assert any(lora[key].abs().sum() > 0 for key in lora if "lora_B" in key)
+    cell("yes")
+
+
+def test_every_cell_is_filled(request, matrix, zoo):
+    """A family that no test looked at, or a cell without a figure or a reason, fails."""
+    assert {kind.name for kind in zoo.KINDS} == set(kinds())
+    checks = {item.originalname for item in request.session.items if item.module is request.module}
+    if len(checks) > 1 and request.config.getoption("keyword") == "":
+        assert set(matrix) == set(kinds())
+        assert not [(name, check) for name, row in matrix.items() for check, text in row.items() if not text]
