@@ -1,5 +1,6 @@
 """Every family of base models, as a tiny randomly initialised model of ComfyUI's own class."""
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import comfy.latent_formats
 import comfy.model_management
@@ -22,18 +23,16 @@ class Kind:
     channels: int = 16  # of latents
     scale: int = 8  # pixels on a side of a latent pixel
     frames: bool = False  # latents have a dimension for time
+    needs: str = ""  # what the network's class has on hosts that know the family
 
     @property
     def missing(self) -> str | None:
         """Why this host cannot run it, or None."""
-        known = hasattr(comfy.supported_models, self.config)
-        return None if known else f"this ComfyUI has no {self.config}"
-
-
-def flux_options(dims) -> dict:
-    from tiny import module
-
-    return {"txt_ids_dims": dims} if module("host.compat").flux_options() else {}
+        if not hasattr(comfy.supported_models, self.config):
+            return f"this ComfyUI has no {self.config}"
+        if self.needs and not find_spec("comfy_extras.nodes_zimage"):
+            return f"this ComfyUI's {self.config} has no {self.needs}"
+        return None
 
 
 FLUX = dict(
@@ -74,10 +73,28 @@ Z_IMAGE = LUMINA | dict(
     dim=256, n_heads=8, n_kv_heads=8, axes_lens=[1536, 512, 512], rope_theta=256.0, ffn_dim_multiplier=8 / 3,
     z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=32,
 )  # fmt: skip
+Z_IMAGE_OMNI = Z_IMAGE | dict(siglip_feat_dim=32)
+LONGCAT = FLUX | dict(guidance_embed=False, vec_in_dim=None, txt_ids_dims=[1, 2])
+BOOGU = dict(
+    image_model="boogu", hidden_size=32, num_layers=2, num_double_stream_layers=1, num_refiner_layers=1,
+    num_attention_heads=2, num_kv_heads=1, multiple_of=16, axes_dim_rope=(4, 6, 6), instruction_feat_dim=32,
+)  # fmt: skip
+MAGE_FLOW = dict(
+    image_model="mage_flow", in_channels=128, out_channels=128, num_layers=2, attention_head_dim=16,
+    num_attention_heads=2, joint_attention_dim=32, axes_dims_rope=(4, 6, 6),
+)  # fmt: skip
+JOYIMAGE = dict(  # its config fixes the rope to heads of 128
+    image_model="joyimage", hidden_size=128, num_attention_heads=1, text_dim=32, num_layers=2, rope_dim_list=[16, 56, 56],
+    theta=10000,
+)  # fmt: skip
+KREA2 = dict(
+    image_model="krea2", features=32, tdim=32, txtdim=32, heads=2, kvheads=1, layers=2, channels=16, txtlayers=2,
+    txtheads=2, txtkvheads=1, default_ref_method="index",
+)  # fmt: skip
 CHROMA = dict(
     image_model="chroma", in_channels=64, out_channels=64, patch_size=2, context_in_dim=32, hidden_size=32,
     mlp_ratio=4.0, num_heads=2, depth=2, depth_single_blocks=2, axes_dim=[4, 6, 6], theta=10000, qkv_bias=True,
-    in_dim=64, out_dim=32, hidden_dim=32, n_layers=2,
+    in_dim=64, out_dim=32, hidden_dim=32, n_layers=2, txt_ids_dims=[], vec_in_dim=None,
 )  # fmt: skip
 SD3 = dict(
     in_channels=16, patch_size=2, depth=2, adm_in_channels=32, pos_embed_max_size=16, num_patches=256,
@@ -99,6 +116,12 @@ KINDS = [
     Kind("SD1.5 InstructPix2Pix", "SD15_instructpix2pix", UNET | {"in_channels": 8}, (1,), channels=4),
     Kind("SDXL InstructPix2Pix", "SDXL_instructpix2pix", SDXL | {"in_channels": 8}, (1,), channels=4, text=POOLED),
     Kind("HiDream-E1", "HiDream", HIDREAM, (1,), text=POOLED | {"conditioning_llama3": (1, 2, 5, 32)}),
+    Kind("LongCat-Image-Edit", "LongCatImage", LONGCAT, (1,)),
+    Kind("Z-Image Omni", "ZImage", Z_IMAGE_OMNI, (1, 2), text=MASKED, needs="siglip_embedder"),
+    Kind("Boogu", "Boogu", BOOGU, (1, 2), text=MASKED),
+    Kind("Mage-Flow", "MageFlow", MAGE_FLOW, (1, 2), channels=128, scale=16),
+    Kind("JoyImage", "JoyImage", JOYIMAGE, (1, 2), frames=True),
+    Kind("Krea2", "Krea2", KREA2, (1, 2), width=64, frames=True),
     Kind("Flux", "Flux", FLUX | {"txt_ids_dims": []}, text=POOLED),
     Kind("SD1.5", "SD15", UNET, channels=4),
     Kind("SDXL", "SDXL", SDXL, channels=4, text=POOLED),
@@ -110,22 +133,27 @@ KINDS = [
 ]  # fmt: skip
 
 
-def model(kind: Kind, dtype=torch.float32, seed=0) -> comfy.model_patcher.ModelPatcher:
-    """Every parameter is random, so that nothing is hidden behind zeros."""
+def model(
+    kind: Kind, dtype=torch.float32, seed=0, compute=None, operations=None
+) -> comfy.model_patcher.ModelPatcher:
+    """Every parameter is random, so that nothing is hidden behind zeros. ``compute`` is the dtype that weights of
+    ``dtype`` are cast to, ``operations`` a class of layers like those of comfy.ops."""
     from tiny import module
 
     network = dict(kind.network)
     if not module("host.compat").flux_options():
         network.pop("txt_ids_dims", None)
+        if kind.config == "Chroma":
+            network.pop("vec_in_dim")
     config = getattr(comfy.supported_models, kind.config)(network)
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, compute)
+    config.custom_operations = operations
     base = config.get_model({}, "")
     generator = torch.Generator().manual_seed(seed)
     for name, p in base.diffusion_model.named_parameters():
         fan = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
-        p.data = torch.randn(p.shape, generator=generator).mul_(fan).to(dtype)
-        if "norm" in name and p.ndim == 1:
-            p.data += 1
+        value = torch.randn(p.shape, generator=generator).mul_(fan)
+        p.data = (value + ("norm" in name and p.ndim == 1)).to(p.dtype)
     for name, buffer in base.diffusion_model.named_buffers():
         if buffer.is_floating_point():
             buffer.data = torch.randn(buffer.shape, generator=generator).mul_(0.3).to(dtype)

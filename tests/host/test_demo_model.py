@@ -38,13 +38,15 @@ def test_the_base_gives_back_its_reference(loaded, pictures, trainer):
     import nodes
 
     model, clip, vae = loaded
-    family, results = trainer("host.families").family_of(model.model), []
+    families, results = trainer("host.families"), []
     held_out = sorted((ROOT / "samples").glob("*held-out/*_start.png"))
     for file in held_out:
         image = np.asarray(Image.open(file).convert("RGB"), dtype=np.float32) / 255
         image = torch.from_numpy(image)[None]
         (latent,) = nodes.VAEEncode().encode(vae, image)
-        positive = family.condition(clip, vae, "remove the background", [image], False)
+        positive = families.family_of(model.model).condition(
+            clip, vae, families.Edit("remove the background", [image], image.shape[1:3])
+        )
         (out,) = nodes.common_ksampler(model, 0, 20, 1.0, "euler", "simple", positive, positive, latent)
         results.append(psnr([vae.decode(out["samples"])[0].numpy()], [image[0].numpy()]))
     print(f"the base's copy of {len(held_out)} held-out inputs: {np.mean(results):.1f} dB")

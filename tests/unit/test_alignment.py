@@ -38,9 +38,12 @@ def test_an_aligned_pair_is_told_from_a_moved_one(measure, picture):
         assert abs(x) < 0.1 and abs(y) < 0.1 and abs(zoom - 1) < 0.001
 
 
+def test_pictures_without_any_texture_cannot_be_measured(measure, picture):
+    assert measure(*(Image.new("RGB", picture.size, colour) for colour in ("red", "blue"))) is None
+
+
 def test_nothing_is_claimed_where_nothing_agrees(measure, picture):
-    flat = [Image.new("RGB", picture.size, colour) for colour in ("red", "blue")]
-    for start, end in ((picture, textured(7, picture.size)), flat):
+    for start, end in ((picture, textured(7, picture.size)), (picture, Image.new("RGB", picture.size, "red"))):
         assert measure(start, end) in (None, (0, 0, 1))
 
 
@@ -68,6 +71,22 @@ def test_the_report_gives_pixels_of_the_target_and_percent_of_zoom(misaligned):
     assert "right and" in message and "up against the input" in message
     (message,) = misaligned(large, moved(large, zoom=1.05))
     assert float(message.split("zoomed in by ")[1].split("%")[0]) == pytest.approx(5, abs=0.5)
+
+
+def test_the_two_may_differ_in_size(misaligned):
+    picture = textured(size=(400, 300), grain=12)
+    (message,) = misaligned(moved(picture, 8), picture.resize((300, 224)))
+    assert message.startswith("the target is shifted 6.0 pixels left against")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [({"right": 0.45}, None), ({"right": 1.5}, "pixels right"), ({"zoom": 1.0045}, None), ({"zoom": 0.985}, "zoomed out by 1.5%")],
+)
+def test_only_what_can_be_told_from_noise_is_reported(misaligned, change, words):
+    picture = textured(size=(512, 384), grain=12)
+    messages = misaligned(picture, moved(picture, **change))
+    assert len(messages) == (words is not None) and all(words in message for message in messages)
 
 
 @pytest.mark.parametrize(

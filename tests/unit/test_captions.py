@@ -29,8 +29,10 @@ def survey(plain, tmp_path):
         ("ändere".encode("utf-8-sig"), "ändere"),
         (b"one\r\ntwo\rthree\n\n", "one\ntwo\nthree"),
         (b"  \n", ""),
+        (b"", ""),
+        (b"word " * 2000, "word " * 1999 + "word"),
     ],
-    ids=["utf-8", "bom", "line ends", "blank"],
+    ids=["utf-8", "bom", "line ends", "blank", "empty", "long"],
 )
 def test_utf8_is_read_with_or_without_bom_and_any_line_ends(captions, tmp_path, content, text):
     (tmp_path / "a.txt").write_bytes(content)
@@ -46,13 +48,19 @@ def test_utf16_is_read_and_remarked(captions, tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    "content", ["ändere den Hut".encode("latin-1"), "hat".encode("utf-16-le"), b"x" * 200_000, b"\xff\xfe\x00"],
-    ids=["latin-1", "utf-16 without BOM", "long", "half a character"],
+    "content",
+    ["ändere den Hut".encode("latin-1"), "hat".encode("utf-16-le"), "hat".encode("utf-32"), b"x" * 200_000, b"\xff\xfe\x00"],
+    ids=["latin-1", "utf-16 without BOM", "utf-32", "long", "half a character"],
 )  # fmt: skip
 def test_what_cannot_be_told_is_an_error_that_names_the_file(plain, captions, tmp_path, content):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(plain("pairs").DatasetError, match="a.txt"):
         captions.read(tmp_path / "a.txt")
+
+
+def test_a_caption_that_cannot_be_opened_is_named(plain, captions, tmp_path):
+    with pytest.raises(plain("pairs").DatasetError, match="gone.txt cannot be read"):
+        captions.read(tmp_path / "gone.txt")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a_end.txt", "a_start.txt", "a_END.TXT"])
@@ -91,10 +99,15 @@ def test_an_empty_caption_is_allowed_warned_of_and_counted(survey):
     assert "2 with a caption file (1 empty)" in report.text()
 
 
+def test_an_empty_caption_is_meant_so_no_default_stands_in(survey):
+    assert survey({"a.txt": b""}, default_caption="edit").captions == {"a": "", "b": "edit"}
+
+
 def test_a_caption_in_another_encoding_leaves_its_sample_out_by_name(survey):
     report = survey({"a.txt": "ändere".encode("latin-1")})
     assert [sample.name for sample in report.found.samples] == ["b"]
     assert [(f.level, f.code, f.sample) for f in report.findings] == [("error", "caption-encoding", "a")]
+    assert report.findings[0].message.startswith("a.txt is not UTF-8"), "named as in the folder"
     assert {file for file, reason in report.found.unused if "UTF-8" in reason} == {"a_start.png", "a_end.png", "a.txt"}
 
 

@@ -2,6 +2,8 @@
 import builtins
 import os
 import shutil
+import sqlite3
+import sys
 
 import pytest
 from pictures import edited, textured
@@ -80,6 +82,16 @@ def test_a_truncated_image_is_found_and_its_neighbours_are_measured(plain, folde
         first, second, third = measure(plain, folder, cache)
     assert [bool(look.error) for look in second.looks] == [False, True] and second.comparison is None
     assert first.comparison and third.comparison and not first.looks[1].error
+    assert "truncated" in second.looks[1].error
+
+
+def test_pairs_that_share_a_target_are_told_apart_in_the_cache(plain, folder):
+    for source, name in (("p0_end", "p1_end"), ("p0_end", "p1_start")):
+        shutil.copy(folder / f"{source}.png", folder / f"{name}.png")
+    with plain("cache").Cache() as cache:
+        first = measure(plain, folder, cache)
+        assert [sample.comparison.looks_same for sample in first] == [False, True, False]
+        assert measure(plain, folder, cache) == first
 
 
 def test_only_a_few_images_are_decoded_ahead(plain, tmp_path, decoded):
@@ -105,7 +117,43 @@ def test_an_unchanged_file_is_not_read_again(plain, folder, tmp_path, settled, o
         assert cache.digest(path) != first
 
 
-def test_a_file_that_has_just_changed_is_always_read(plain, folder, opened):
+def test_a_file_of_the_same_size_and_time_but_other_content_is_noticed(plain, folder, settled):
+    path = folder / "p0_end.png"
+    with plain("cache").Cache() as cache:
+        first, times = cache.digest(path), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+        path.write_bytes(path.read_bytes()[::-1])
+        os.utime(path, ns=times)
+        assert cache.digest(path) != first
+
+
+def test_files_of_one_name_in_two_folders_are_both_remembered(plain, folder, tmp_path, settled, opened):
+    paths = [folder / "p0_end.png", tmp_path / "p0_end.png"]
+    shutil.copy(*paths)
+    with plain("cache").Cache() as cache:
+        for path in paths * 2:
+            cache.digest(path)
+    assert opened.count("p0_end.png") == 2
+
+
+def test_large_files_are_read_to_their_end(plain, tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(bytes(2_500_000) + name.encode())
+    with plain("cache").Cache() as cache:
+        assert cache.digest(tmp_path / "a") != cache.digest(tmp_path / "b")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are always text")
+def test_a_name_that_is_no_text_is_remembered_too(plain, tmp_path, settled):
+    path = tmp_path / os.fsdecode(b"\xff.png")
+    path.write_bytes(b"")
+    with plain("cache").Cache() as cache:
+        assert cache.digest(path) == cache.digest(path)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "with an old date, as copying leaves it"])
+def test_a_file_that_has_just_changed_is_always_read(plain, folder, opened, old):
+    if old:
+        os.utime(folder / "p0_end.png", (1e9, 1e9))
     with plain("cache").Cache() as cache:
         for _ in range(3):
             cache.digest(folder / "p0_end.png")
@@ -121,3 +169,28 @@ def test_a_cache_that_cannot_be_used_is_done_without(plain, folder, tmp_path, se
         assert cache.get("key") == {"value": 1} and cache.get("other") is None
         assert len(measure(plain, folder, cache)) == 3
     assert content is None or file.read_bytes() == content, "it may be somebody's file"
+
+
+def test_the_folder_of_the_cache_is_made_or_done_without(plain, folder, tmp_path):
+    for file in (tmp_path / "new" / "er" / "cache.sqlite", folder / "p0_end.png" / "cache.sqlite"):
+        with plain("cache").Cache(file) as cache:
+            cache.put("key", {"value": 1})
+            assert cache.get("key") == {"value": 1}
+        assert file.exists() == ("new" in file.parts)
+
+
+@pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN; SELECT * FROM results"], ids=["writes", "reads"])
+def test_what_another_process_uses_is_waited_for_and_then_done_without(plain, tmp_path, monkeypatch, lock):
+    file, connect = tmp_path / "cache.sqlite", sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda path, timeout: connect(path, timeout=timeout / 100))
+    with plain("cache").Cache(file) as cache:
+        cache.put("key", {"value": 1})
+    other = connect(file)
+    for statement in lock.split("; "):
+        other.execute(statement).fetchall()
+    with plain("cache").Cache(file) as cache:
+        cache.put("second", {})
+        assert cache.get("key") == {"value": 1}
+    other.close()
+    with plain("cache").Cache(file) as cache:
+        assert cache.get("key") and cache.get("second") is None, "what could not be written is not there, the rest is"

@@ -69,7 +69,8 @@ def replaced_forwards(forwards: dict[torch.nn.Module, object]) -> Iterator[None]
 
 @contextlib.contextmanager
 def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
-    """Let autograd save the parameters and buffers of ``model`` that were made in inference mode.
+    """Let autograd save the parameters and buffers of ``model`` that were made in inference mode, and want no gradient
+    for those that were not.
 
     Each is replaced by a tensor on the same storage, so nothing is copied; the original objects return on the way out.
     """
@@ -85,7 +86,7 @@ def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
             for tensors, wrap in ((module._parameters, True), (module._buffers, False)):
                 for name, tensor in tensors.items():
                     plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-                    if plain and tensor.is_inference() and tensor.device.type != "meta":
+                    if plain and (tensor.is_inference() or tensor.requires_grad) and tensor.device.type != "meta":
                         replaced.append((tensors, name, tensor))
                         tensors[name] = torch.nn.Parameter(alias(tensor), requires_grad=False) if wrap else alias(tensor)
         yield

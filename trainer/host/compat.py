@@ -1,6 +1,7 @@
 """All that differs between the ComfyUI versions the pack runs on (0.3.75 and newer)."""
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 import comfy.ldm.flux.model
@@ -18,9 +19,25 @@ def training_mode() -> Iterator[None]:
         return
     before, management.in_training = management.in_training, True
     try:
-        yield
+        with _joyimage_rope():
+            yield
     finally:
         management.in_training = before
+
+
+@contextlib.contextmanager
+def _joyimage_rope() -> Iterator[None]:
+    """JoyImage (0.33) calls a fused rope without a backward in training too; comfy_kitchen's plain one has a backward."""
+    if (module := sys.modules.get("comfy.ldm.joyimage.model")) is None:
+        yield
+        return
+    from comfy_kitchen.backends.eager import rope
+
+    before, module.comfy_kitchen = module.comfy_kitchen, rope
+    try:
+        yield
+    finally:
+        module.comfy_kitchen = before
 
 
 @contextlib.contextmanager
@@ -28,6 +45,9 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
     """The (out, in) weight of a Linear as its forward sees it: cast, moved and patched, however ComfyUI stores it."""
     if not hasattr(module, "weight_function"):  # an ordinary torch layer
         yield module.weight.to(device=device, dtype=dtype)
+        return
+    if hasattr(module, "cast_bias_weight"):  # ComfyUI-GGUF's layers unpack themselves
+        yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
         return
     cast = comfy.ops.cast_bias_weight(
         module, None, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True
@@ -37,6 +57,8 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
         if type(weight) not in (torch.Tensor, torch.nn.Parameter) and hasattr(weight, "dequantize"):
             weight = weight.dequantize()
         if (scale := getattr(module, "scale_weight", None)) is not None:  # scaled fp8 up to 0.3.75
+            weight = weight.to(dtype) * scale.to(device=device, dtype=dtype)
+        if (scale := getattr(module, "pre_quant_scale", None)) is not None:  # of the input's features, from 0.33 on
             weight = weight.to(dtype) * scale.to(device=device, dtype=dtype)
         yield weight.to(dtype)
     finally:

@@ -20,7 +20,8 @@ def encode(
     *references, target = (torch.from_numpy(image)[None] for image in images)
     family = families.family_of(model.model)
     with torch.inference_mode():
-        conditioning = family.condition(clip, vae, caption, references, several)
+        edit = families.Edit(caption, references, tuple(target.shape[1:3]), several)
+        conditioning = family.condition(clip, vae, edit)
         latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
     # Clones made outside inference mode can be used by autograd.
     with torch.inference_mode(False), torch.no_grad():

@@ -13,24 +13,45 @@ import nodes as comfy_nodes
 
 from .forward import Conditioned, predict_x0
 
-NATIVE = 1024 * 1024  # pixels that Qwen's nodes scale a reference to
+NATIVE = 1024 * 1024  # pixels that some nodes scale a reference to
 NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
 
 
 @dataclass(frozen=True)
+class Edit:
+    """What is asked of the model: a caption, references as IMAGEs (1, height, width, 3) in 0..1, and the target's height
+    and width. ``several`` says that some sample of the dataset has more than one reference."""
+
+    caption: str
+    references: list[torch.Tensor]
+    size: tuple[int, int]
+    several: bool = False
+
+    @property
+    def native(self) -> bool:
+        """Whether the references are of the size that nodes for editing scale them to."""
+        return all(abs(image.shape[1] * image.shape[2] / NATIVE - 1) < NEAR_NATIVE for image in self.references)
+
+    def images(self, prefix: str, first: int = 1) -> dict[str, torch.Tensor]:
+        """The references under the names of a node's inputs."""
+        return {f"{prefix}{i}": image for i, image in enumerate(self.references, first)}
+
+
+@dataclass(frozen=True)
 class Family:
-    """``condition(clip, vae, caption, references, several)`` gives a CONDITIONING; ``references`` are IMAGEs (1, height,
-    width, 3) in 0..1, ``several`` says that some sample of the dataset has more than one. ``most`` is the number of
-    references that the family takes, None for any."""
+    """``condition(clip, vae, edit)`` gives a CONDITIONING; ``most`` is the number of references that the family takes,
+    None for any."""
 
     name: str
-    condition: Callable[[comfy.sd.CLIP, comfy.sd.VAE, str, list[torch.Tensor], bool], list]
+    condition: Callable[[comfy.sd.CLIP, comfy.sd.VAE, Edit], list]
     most: int | None = None
 
 
 def family_of(base: comfy.model_base.BaseModel) -> Family:
     """The family of a model, by the name of its class or the nearest class it inherits from; a model that is in no list
     takes references as most do, by ReferenceLatent."""
+    if getattr(base.diffusion_model, "siglip_embedder", None) is not None:  # else of Z-Image's class
+        return Z_IMAGE_OMNI
     return next((FAMILIES[c.__name__] for c in type(base).__mro__ if c.__name__ in FAMILIES), GENERIC)
 
 
@@ -39,57 +60,94 @@ def _run(module: str, node: str, *args, **kwargs):
     return getattr(importlib.import_module(f"comfy_extras.{module}"), node).execute(*args, **kwargs).args
 
 
-def _text(clip, vae, caption, references, several) -> list:
-    return comfy_nodes.CLIPTextEncode().encode(clip, caption)[0]
+def _text(clip, vae, edit: Edit) -> list:
+    return comfy_nodes.CLIPTextEncode().encode(clip, edit.caption)[0]
 
 
-def _with_latents(conditioning, vae, references) -> list:
-    for image in references:
+def _with_latents(conditioning, vae, edit: Edit) -> list:
+    for image in edit.references:
         latent = comfy_nodes.VAEEncode().encode(vae, image)[0]
         (conditioning,) = _run("nodes_edit_model", "ReferenceLatent", conditioning, latent)
     return conditioning
 
 
-def _reference_latents(clip, vae, caption, references, several) -> list:
-    return _with_latents(_text(clip, vae, caption, references, several), vae, references)
+def _reference_latents(clip, vae, edit: Edit) -> list:
+    return _with_latents(_text(clip, vae, edit), vae, edit)
 
 
-def _flux(clip, vae, caption, references, several) -> list:
+def _flux(clip, vae, edit: Edit) -> list:
     # Trained with guidance 1, as by diffusers' and ostris' trainers; models without a guidance embedding ignore it.
-    return _run("nodes_flux", "FluxGuidance", _reference_latents(clip, vae, caption, references, several), 1.0)[0]
+    return _run("nodes_flux", "FluxGuidance", _reference_latents(clip, vae, edit), 1.0)[0]
 
 
-def _qwen_image(clip, vae, caption, references, several) -> list:
-    """The text encoder sees the references too. The nodes would scale their latents to a megapixel, so at another
-    resolution the latents are attached as they are."""
-    if not references:
-        return _text(clip, vae, caption, references, several)
-    native = all(abs(image.shape[1] * image.shape[2] / NATIVE - 1) < NEAR_NATIVE for image in references)
-    latents = vae if native else None
-    if several:
-        images = {f"image{i}": image for i, image in enumerate(references, 1)}
-        (conditioning,) = _run("nodes_qwen", "TextEncodeQwenImageEditPlus", clip, caption, latents, **images)
-    else:
-        (conditioning,) = _run("nodes_qwen", "TextEncodeQwenImageEdit", clip, caption, latents, references[0])
-    return conditioning if native else _with_latents(conditioning, vae, references)
+def _seen_by_encoder(encode: Callable) -> Callable:
+    """A node whose text encoder sees the references too, ``encode(clip, vae or None, edit)``. It would scale their
+    latents to a megapixel, so at another resolution they are attached as they are."""
+
+    def condition(clip, vae, edit: Edit) -> list:
+        if not edit.references:
+            return _text(clip, vae, edit)
+        if edit.native:
+            return encode(clip, vae, edit)
+        return _with_latents(encode(clip, None, edit), vae, edit)
+
+    return condition
 
 
-def _instruct_pix2pix(clip, vae, caption, references, several) -> list:
-    conditioning = _text(clip, vae, caption, references, several)
-    if not references:
+@_seen_by_encoder
+def _qwen_image(clip, vae, edit: Edit) -> list:
+    if edit.several:
+        return _run("nodes_qwen", "TextEncodeQwenImageEditPlus", clip, edit.caption, vae, **edit.images("image"))[0]
+    return _run("nodes_qwen", "TextEncodeQwenImageEdit", clip, edit.caption, vae, edit.references[0])[0]
+
+
+@_seen_by_encoder
+def _boogu(clip, vae, edit: Edit) -> list:
+    return _run("nodes_boogu", "TextEncodeBooguEdit", clip, edit.caption, "", vae, edit.images("image_"))[0]
+
+
+@_seen_by_encoder
+def _joyimage(clip, vae, edit: Edit) -> list:
+    return _run("nodes_joyimage", "TextEncodeJoyImageEdit", clip, edit.caption, vae, edit.images("image", 0))[0]
+
+
+def _mage_flow(clip, vae, edit: Edit) -> list:
+    if not edit.references:
+        return _text(clip, vae, edit)
+    height, width = edit.size  # references go where the output is
+    return _run(
+        "nodes_mage", "TextEncodeMageFlowEdit", clip, edit.caption, "", vae, edit.images("image_"), width, height
+    )[0]  # fmt: skip
+
+
+def _z_image_omni(clip, vae, edit: Edit) -> list:
+    # Without the vision encoder, which is optional in the node too.
+    return _run("nodes_zimage", "TextEncodeZImageOmni", clip, edit.caption, auto_resize_images=edit.native, vae=vae,
+                **edit.images("image"))[0]  # fmt: skip
+
+
+def _instruct_pix2pix(clip, vae, edit: Edit) -> list:
+    conditioning = _text(clip, vae, edit)
+    if not edit.references:
         return conditioning
     return _run(
-        "nodes_ip2p", "InstructPixToPixConditioning", conditioning, conditioning, vae=vae, pixels=references[0]
+        "nodes_ip2p", "InstructPixToPixConditioning", conditioning, conditioning, vae=vae, pixels=edit.references[0]
     )[0]  # fmt: skip
 
 
 GENERIC = Family("this model", _reference_latents)
+Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3)
 FAMILIES = {
     "Flux": Family("FLUX.1", _flux),
     "Flux2": Family("FLUX.2", _flux),
+    "LongCatImage": Family("LongCat-Image", _qwen_image, 1),
     "Chroma": Family("Chroma", _text),
     "QwenImage": Family("Qwen-Image", _qwen_image, 3),
+    "MageFlow": Family("Mage-Flow", _mage_flow, 16),
     "Omnigen2": Family("OmniGen2", _reference_latents),
+    "Boogu": Family("Boogu", _boogu, 16),
+    "JoyImage": Family("JoyImage", _joyimage, 6),
+    "Lumina2": Family("Lumina2 or Z-Image", _text),
     "IP2P": Family("InstructPix2Pix", _instruct_pix2pix, 1),
     "HiDream": Family("HiDream", _instruct_pix2pix, 1),
 }

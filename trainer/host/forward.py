@@ -51,7 +51,8 @@ def groups(samples: Iterable[Conditioned]) -> list[list[int]]:
     """Indices of samples that can go through the model together."""
     by_signature: dict[tuple, list[int]] = {}
     for i, sample in enumerate(samples):
-        by_signature.setdefault(sample.signature(), []).append(i)
+        alone = (i,) if "ref_contexts" in sample.conds else ()  # Z-Image Omni in 0.33 cannot take a batch of these
+        by_signature.setdefault(sample.signature() + alone, []).append(i)
     return list(by_signature.values())
 
 

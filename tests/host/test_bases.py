@@ -1,0 +1,195 @@
+"""Bases as users have them: however the weights are stored, gradients are those of the weights that they stand for."""
+import copy
+import inspect
+
+import pytest
+import torch
+
+KINDS = ["FLUX.1 Kontext", "SD1.5 InstructPix2Pix"]
+FLOAT8 = torch.float8_e4m3fn
+
+
+@pytest.fixture(scope="module")
+def zoo(comfy):
+    import zoo
+
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def tiny(comfy):
+    import tiny
+
+    return tiny
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, zoo):
+    return next(kind for kind in zoo.KINDS if kind.name == request.param)
+
+
+@pytest.fixture
+def cell(request, matrix, kind):
+    name = request.node.callspec.id.removeprefix(kind.name).strip("-") or request.node.originalname.removeprefix("test_")
+
+    def fill(text):
+        matrix.setdefault(kind.name, {})[name.replace("_", " ")] = text
+
+    return fill
+
+
+@pytest.fixture
+def compared(zoo, tiny, kind, trainer):
+    """`compared(model, weights)`: the relative difference of the gradient to that of the float32 model with ``weights``;
+    on the way the model is trained, and found to be as before. ``streamed`` leaves the weights where they are."""
+    import comfy.model_management
+
+    def run(model, weights, streamed=False):
+        plain = zoo.model(kind)
+        for name, p in parameters(plain).items():
+            p.data = weights[name].detach().float().clone()
+        with torch.inference_mode():  # as in ComfyUI's executor
+            samples = [zoo.sample(kind, plain, i, 1) for i in range(2)]
+            if streamed:
+                model.partially_load(model.load_device, 1)
+            else:
+                comfy.model_management.load_models_gpu([model])
+            before = tiny.state(model)
+        step = samples, *tiny.draws(samples)
+        gradients = [tiny.Training(patcher, checkpointing=True).gradient(*step) for patcher in (model, plain)]
+        with torch.inference_mode():
+            tiny.same(tiny.state(model), before)
+            if streamed:  # a run would load it
+                return tiny.relative(*gradients)
+            loop = trainer("loop")
+            lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, lambda step, loss: None)
+            tiny.same(tiny.state(model), before)
+        assert any(lora[key].abs().sum() > 0 for key in lora if "lora_B" in key)
+        return tiny.relative(*gradients)
+
+    return run
+
+
+def parameters(model):
+    return dict(model.model.diffusion_model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "dtype, compute, tolerance",
+    [
+        (torch.float32, None, 0), (torch.bfloat16, None, 0.03), (torch.float16, None, 0.005),
+        (torch.bfloat16, torch.float32, 1e-6), (FLOAT8, torch.float32, 1e-6), (FLOAT8, torch.bfloat16, 0.03),
+    ],
+    ids=["float32", "bf16", "fp16", "bf16 in float32", "fp8 in float32", "fp8 in bf16"],
+)  # fmt: skip
+def test_dtype(zoo, kind, cell, compared, dtype, compute, tolerance):
+    model = zoo.model(kind, dtype, compute=compute)
+    error = compared(model, parameters(model))
+    cell(f"{error:.0e}")
+    assert error <= tolerance
+
+
+def test_scaled_fp8(zoo, kind, cell, compared):
+    import comfy.ops
+
+    if not hasattr(comfy.ops, "scaled_fp8_ops"):
+        cell("this ComfyUI reads it as mixed precision")
+        pytest.skip("of older ComfyUI")
+    model = zoo.model(kind, torch.float32, compute=torch.float32, operations=comfy.ops.scaled_fp8_ops())
+    weights, scaled = parameters(model), 0
+    for name, module in model.model.diffusion_model.named_modules():
+        if hasattr(module, "scale_weight"):
+            module.scale_weight.data = torch.tensor(2.0 ** (scaled % 3 - 1))
+            module.weight.data = (module.weight / module.scale_weight).to(FLOAT8)
+            weights[f"{name}.weight"] = module.weight.float() * module.scale_weight
+            scaled += 1
+    error = compared(model, weights)
+    cell(f"{error:.0e}")
+    assert scaled > 10 and error < 1e-5
+
+
+def test_mixed_precision(zoo, kind, cell, compared):
+    """fp8 layers of ComfyUI's own quantised checkpoints, computed in full precision."""
+    import comfy.ops
+
+    plain, state = zoo.model(kind), {}
+    weights = parameters(plain)
+    linears = {name: m for name, m in plain.model.diffusion_model.named_modules() if isinstance(m, torch.nn.Linear)}
+    for name, module in linears.items():
+        scale = module.weight.detach().abs().amax() / 448
+        packed = (module.weight.detach() / scale).to(FLOAT8)
+        weights[f"{name}.weight"] = packed.float() * scale
+        state |= {f"{name}.weight": packed, f"{name}.weight_scale": scale.float()}
+        state[f"{name}.comfy_quant"] = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    # 0.3.75 wants the formats here, newer hosts read `comfy_quant`
+    named = "layer_quant_config" in inspect.signature(comfy.ops.mixed_precision_ops).parameters
+    formats = {name: {"format": "float8_e4m3fn"} for name in linears} if named else {}
+    operations = comfy.ops.mixed_precision_ops(formats, torch.float32, full_precision_mm=True)
+    with torch.inference_mode():
+        model = zoo.model(kind, compute=torch.float32, operations=operations)
+        model.model.diffusion_model.load_state_dict({**plain.model.diffusion_model.state_dict(), **state}, strict=False)
+    kinds = {type(module.weight).__name__ for name, module in model.model.diffusion_model.named_modules() if name in linears}
+    assert kinds != {"Parameter"}, "the layers are quantised"
+    error = compared(model, weights)
+    cell(f"{error:.0e}")
+    assert error < 1e-5
+
+
+def gguf_operations():
+    """Layers that unpack 8-bit blocks when they run, shaped like ComfyUI-GGUF's."""
+    import comfy.ops
+
+    class Operations(comfy.ops.manual_cast):
+        class Linear(comfy.ops.manual_cast.Linear):
+            comfy_cast_weights = True
+
+            def pack(self):
+                scale = self.weight.detach().abs().amax(1, keepdim=True) / 127
+                self.scale = scale
+                self.weight = torch.nn.Parameter((self.weight / scale).round().to(torch.int8), requires_grad=False)
+
+            def cast_bias_weight(self, input=None, dtype=None, device=None, bias_dtype=None):
+                dtype = dtype or input.dtype
+                bias = None if self.bias is None else self.bias.to(dtype)
+                return (self.weight.float() * self.scale).to(dtype), bias
+
+            def forward_comfy_cast_weights(self, input):
+                return torch.nn.functional.linear(input, *self.cast_bias_weight(input))
+
+    return Operations
+
+
+def test_gguf(zoo, kind, cell, compared):
+    model = zoo.model(kind, torch.float32, compute=torch.float32, operations=gguf_operations())
+    weights = parameters(model)
+    for name, module in model.model.diffusion_model.named_modules():
+        if hasattr(module, "pack"):
+            module.pack()
+            weights[f"{name}.weight"] = module.weight.float() * module.scale
+    error = compared(model, weights)
+    cell(f"{error:.0e}")
+    assert error < 1e-5
+
+
+def test_streamed(zoo, kind, cell, compared):
+    """Weights that stay where they are and are moved layer by layer."""
+    model = zoo.model(kind)
+    error = compared(model, parameters(model), streamed=True)
+    cell(f"{error:.0e}")
+    assert error < 1e-6
+
+
+def test_patched(zoo, tiny, kind, cell, compared, trainer):
+    """Another LoRA is on the model: it is trained as what it then is."""
+    plain = zoo.model(kind)
+    with torch.inference_mode(False):
+        lora = tiny.Training(plain).lora.state_dict()
+    model = trainer("host.apply").with_lora(plain, lora, 0.5)
+    weights = {name: copy.deepcopy(p) for name, p in parameters(plain).items()}
+    for key in lora:
+        if key.endswith("lora_A.weight"):
+            path = key.removeprefix("diffusion_model.").removesuffix(".lora_A.weight")
+            weights[f"{path}.weight"].data += 0.5 * lora[key.replace("lora_A", "lora_B")] @ lora[key]
+    error = compared(model, weights)
+    cell(f"{error:.0e}")
+    assert error < 1e-5
