@@ -98,7 +98,7 @@ class PairLoRATrain(io.ComfyNode):
                 io.String.Output(display_name="lora_name"),
                 io.String.Output(display_name="report"),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -124,7 +124,7 @@ class PairLoRATrain(io.ComfyNode):
         result = run.train_once(
             model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
             output=folder_paths.get_output_directory(), loras=folder_paths.get_folder_paths("loras")[0],
-            on_step=on_step, on_phase=show,
+            graph={"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}, on_step=on_step, on_phase=show,
         )  # fmt: skip
         show(result.report)
         return io.NodeOutput(apply.with_lora(model, result.lora, 1.0), result.lora, result.lora_name, result.report)

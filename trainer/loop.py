@@ -60,6 +60,7 @@ def train(
             optimizer.step()
             optimizer.zero_grad()
             if not torch.isfinite(loss):
+                memory.check_finite(base)
                 raise FloatingPointError(
                     f"The loss became {loss.item()} at step {step}. Lower the learning rate ({learning_rate:g})."
                 )

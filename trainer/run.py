@@ -19,6 +19,7 @@ import torch
 from .data.dataset import PairedDataset
 from .host import apply, encode, families, memory
 from .loop import Settings, train
+from .lora import files, inject
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ def free_path(path: Path) -> Path:
 
 def train_once(
     model, clip, vae, dataset: PairedDataset, settings: Settings, steps: int, learning_rate: float, name: str, *,
-    output: str, loras: str, on_step: Callable[[int, float], None], on_phase: Callable[[str], None],
+    output: str, loras: str, graph: dict[str, object],
+    on_step: Callable[[int, float], None], on_phase: Callable[[str], None],
 ) -> Result:  # fmt: skip
     """Train, or return at once what the same run gave before.
 
-    ``output`` and ``loras`` are ComfyUI's folders. ``on_step(step, loss)`` and ``on_phase(text)`` report progress.
+    ``output`` and ``loras`` are ComfyUI's folders, ``graph`` the prompt and workflow, kept in the file. ``on_step(step, loss)`` and ``on_phase(text)`` report progress.
     Raises DatasetError or ValueError before anything long starts when the input cannot be trained on.
     """
     if error := name_error(name):
@@ -87,6 +89,8 @@ def train_once(
             record.write_text(json.dumps({**done, "lora_name": file.name}), encoding="utf-8")
         return Result(safetensors.torch.load_file(weights), file.name, done["report"])
 
+    inject.check_rank(model.model.diffusion_model, settings.rank)
+    families.check_counts(model.model, {sample.name: len(sample.starts) for sample in dataset.samples})
     start = time.monotonic()
     samples = _encode(model, clip, vae, dataset, on_phase)
     on_phase("loading the model")
@@ -100,11 +104,13 @@ def train_once(
     lora = train(model, samples, settings, steps, learning_rate, step_done)
     folder.mkdir(parents=True, exist_ok=True)
     Path(loras).mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(lora, weights, {"format": "pt", "pairlora_run": key})
+    seconds, tenth = time.monotonic() - start, max(1, steps // 10)
+    family, base = families.family_of(model.model).name, memory.fingerprint(model)
+    header = files.metadata(name, key, family, dataset, settings, steps, learning_rate, seconds, base, graph)
+    safetensors.torch.save_file(lora, weights, header)
     apply.prove(model, weights, lora)
     file = free_path(Path(loras, f"{name}.safetensors"))
     shutil.copyfile(weights, file)
-    seconds, tenth = time.monotonic() - start, max(1, steps // 10)
     report = (
         f"{file.name}: {len(samples)} pairs, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning "
         f"rate {learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
@@ -117,13 +123,6 @@ def train_once(
 
 def _encode(model, clip, vae, dataset: PairedDataset, on_phase: Callable[[str], None]) -> list:
     """Every sample as the model takes it; the first pair shows whether the model reads references at all."""
-    family = families.family_of(model.model)
-    for sample in dataset.samples:
-        if family.most is not None and len(sample.starts) > family.most:
-            raise ValueError(
-                f"{sample.name} has {len(sample.starts)} inputs, but {family.name} takes {family.most} at most. Take out "
-                f"{sample.starts[-1].name}, or load a model that takes more, such as FLUX.2."
-            )
     several = any(len(sample.starts) > 1 for sample in dataset.samples)
     samples, reads_references = [], False
     for i, sample in enumerate(dataset.samples, 1):

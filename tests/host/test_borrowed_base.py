@@ -102,3 +102,14 @@ def test_a_base_that_ignores_references_is_refused(tiny, trainer):
     del a.conds["ref_latents"], b.conds["ref_latents"]
     with pytest.raises(ValueError, match="Flux.*takes no reference images.*Kontext"):
         trainer("host.families").check_reads_references(model, a, b)
+
+
+def test_a_damaged_base_is_named(tiny, trainer):
+    loop = trainer("loop")
+    with torch.inference_mode():
+        model = tiny.flux()
+        samples = [tiny.sample(model, i) for i in range(2)]
+        name, p = next((n, p) for n, p in model.model.named_parameters() if n.endswith("single_blocks.1.linear2.weight"))
+        p[0, 0] = torch.nan
+        with pytest.raises(ValueError, match=f"{name} holds NaN"):
+            loop.train(model, samples, loop.Settings(2, 1, 0), 2, 1e-3, lambda step, loss: None)

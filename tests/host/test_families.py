@@ -57,7 +57,7 @@ def cell(request, matrix, kind):
 
 
 @pytest.fixture
-def exact(zoo, tiny, kind):
+def exact(zoo, tiny, kind, cell):
     """The family in float64: its model, three samples, and a sigma and noise for each."""
     model = zoo.model(kind, torch.float64)
     with torch.inference_mode():  # as in ComfyUI's executor
@@ -208,6 +208,16 @@ def test_reads_references(zoo, kind, cell, trainer):
             with pytest.raises(ValueError, match="takes no reference images"):
                 check(model, a, b)
             cell("no: refused")
+
+
+def test_too_many_references(zoo, kind, cell, trainer):
+    families = trainer("host.families")
+    base = zoo.model(kind).model
+    most = families.family_of(base).most
+    cell("any number" if most is None else f"over {most}: refused")
+    families.check_counts(base, {"photo001": most or 9})
+    with pytest.raises(ValueError, match="photo002 has") if most else contextlib.nullcontext():
+        families.check_counts(base, {"photo001": 1, "photo002": (most or 9) + 1})
 
 
 def test_file(zoo, tiny, kind, cell, trainer, tmp_path):

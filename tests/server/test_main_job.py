@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from client import Client
@@ -64,6 +65,18 @@ def test_the_lora_is_in_the_loras_folder_and_in_every_dropdown(removal, client, 
     file = server.base / "models/loras/removal.safetensors"
     names = safetensors.numpy.load_file(file)
     assert all(k.startswith("diffusion_model.") and k.endswith((".lora_A.weight", ".lora_B.weight")) for k in names)
+
+
+def test_the_file_says_what_it_is(removal, server):
+    """In the keys that ComfyUI, Lora Manager and Civitai read."""
+    with safetensors.safe_open(server.base / "models/loras/removal.safetensors", "numpy") as file:
+        header = file.metadata()
+    assert header["modelspec.architecture"] == "FLUX.1/lora" and header["modelspec.title"] == "removal"
+    assert (header["ss_network_dim"], header["ss_steps"], header["ss_num_train_images"]) == ("16", "300", "24")
+    assert header["ss_output_name"] == "removal" and header["modelspec.resolution"] == "128x128"
+    (captions,) = json.loads(header["ss_tag_frequency"]).values()
+    assert sum(captions.values()) == 24
+    assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 300
 
 
 def test_the_contact_sheet_is_in_the_output_folder(removal, client, server):

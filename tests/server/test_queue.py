@@ -68,6 +68,7 @@ PICTURE = np.full((32, 32, 3), 128, np.uint8)
     ({"steps": 0}, "steps"),
     ({"learning_rate": 5.0}, "learning_rate"),
     ({"learning_rate": 0.0}, "learning_rate"),
+    ({"settings": {"rank": 200}}, "rank is 200, but the layer .* has only 128 dimensions"),
     ({"name": "../../escape"}, "path separators"),
     ({"name": ""}, "needs a name"),
     ({"dataset": {"folder": "no such folder"}}, "There is no folder .*no such folder"),

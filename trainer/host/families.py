@@ -153,6 +153,17 @@ FAMILIES = {
 }
 
 
+def check_counts(base: comfy.model_base.BaseModel, references: dict[str, int]) -> None:
+    """Raise ValueError when a sample, by name, has more references than the model's family takes."""
+    family = family_of(base)
+    for name, count in references.items():
+        if family.most is not None and count > family.most:
+            raise ValueError(
+                f"{name} has {count} inputs, but {family.name} takes {family.most} at most. Take some out, or load a "
+                "model that takes more, such as FLUX.2."
+            )
+
+
 def check_reads_references(model: comfy.model_patcher.ModelPatcher, a: Conditioned, b: Conditioned) -> None:
     """Compare one forward for a sample with that for the same sample with other reference images.
 

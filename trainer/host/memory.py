@@ -38,6 +38,13 @@ def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: i
         comfy.model_management.load_models_gpu([model], memory_required=activations + 16 * trainable)
 
 
+def check_finite(base: torch.nn.Module) -> None:
+    """Raise ValueError that names the first weight with a NaN or an infinity, if there is one."""
+    for name, p in base.named_parameters():
+        if not torch.isfinite(p.float()).all():
+            raise ValueError(f"The base model is damaged: {name} holds NaN or infinity. Download its file again.")
+
+
 def check_interrupted() -> None:
     """Raise ComfyUI's interrupt when the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()

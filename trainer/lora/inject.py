@@ -40,6 +40,16 @@ def target_paths(model: torch.nn.Module) -> list[str]:
     ]
 
 
+def check_rank(model: torch.nn.Module, rank: int) -> None:
+    """Raise ValueError when no layer of ``model`` can be trained, or one has fewer dimensions than ``rank``."""
+    modules = {path: model.get_submodule(path) for path in target_paths(model)}
+    if not modules:
+        raise ValueError(f"{type(model).__name__} has no attention or MLP layers that a LoRA could train.")
+    smallest, path = min((min(m.in_features, m.out_features), path) for path, m in modules.items())
+    if rank > smallest:
+        raise ValueError(f"rank is {rank}, but the layer {path} has only {smallest} dimensions. Start with 16.")
+
+
 class LoraLayers:
     """Trainable LoRA layers (https://arxiv.org/abs/2106.09685) in float32 for a frozen diffusion model.
 
@@ -50,8 +60,6 @@ class LoraLayers:
         import peft  # costs seconds, so only when training starts
 
         self.modules = {path: model.get_submodule(path) for path in target_paths(model)}
-        if not self.modules:
-            raise ValueError(f"{type(model).__name__} has no attention or MLP layers that a LoRA could train.")
         root = torch.nn.Module()
         for path, module in self.modules.items():
             *parents, name = path.split(".")
