@@ -58,13 +58,22 @@ class PairLoRASettings(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Another number gives another LoRA of the same kind. Start with 0.",
                 ),
+                io.Combo.Input(
+                    "timesteps",
+                    options=["family default", "uniform", "logit-normal", "resolution-shifted"],
+                    default="family default",
+                    optional=True,
+                    tooltip="Which amounts of noise are trained on. Start with family default: what the base model was "
+                    "made with. uniform takes all alike, logit-normal favours the middle, resolution-shifted also moves "
+                    "it towards more noise for larger images.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
 
     @classmethod
-    def execute(cls, rank, batch_size, seed):
-        return io.NodeOutput(Settings(rank, batch_size, seed))
+    def execute(cls, rank, batch_size, seed, timesteps="family default"):
+        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps))
 
 
 class PairLoRATrain(io.ComfyNode):

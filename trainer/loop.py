@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from . import objective
-from .host import forward, memory
+from .host import forward, memory, sampling
 from .host.autograd import exact_gradients
 from .host.forward import Conditioned
 from .lora.inject import LoraLayers
@@ -21,6 +21,7 @@ class Settings:
     rank: int = 16
     batch_size: int = 1
     seed: int = 0
+    timesteps: str = "family default"  # see sampling.sigmas
 
 
 def train(
@@ -55,7 +56,7 @@ def train(
         order = shuffled(len(samples), settings.seed)
         for step in range(1, steps + 1):
             batch = [samples[next(order)] for _ in range(settings.batch_size)]
-            loss = backward(model, batch, *draw(model, batch, generator))
+            loss = backward(model, batch, *draw(model, batch, settings.timesteps, generator))
             torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -69,10 +70,10 @@ def train(
 
 
 def draw(
-    model: ModelPatcher, batch: list[Conditioned], generator: torch.Generator
+    model: ModelPatcher, batch: list[Conditioned], timesteps: str, generator: torch.Generator
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """A sigma (n,) and noise, n tensors shaped like the latents, for each sample of the batch."""
-    sigma = forward.sigmas(model.model.model_sampling, objective.uniform_timesteps(len(batch), generator))
+    sigma = sampling.sigmas(model, batch, objective.stratified(len(batch), generator), timesteps)
     noise = [torch.randn(sample.x0.shape, generator=generator).to(sample.x0) for sample in batch]
     return sigma.to(batch[0].x0.device), noise
 
@@ -89,7 +90,7 @@ def backward(
         members = [batch[i] for i in group]
         x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), sigma[group])
         x0 = torch.cat([sample.x0 for sample in members])
-        weight = forward.x0_error_weight(model.model.model_sampling, sigma[group])
+        weight = sampling.x0_error_weight(model.model.model_sampling, sigma[group])
         loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
         loss.backward()
         total += loss.detach()

@@ -25,7 +25,7 @@ def test_inputs_keep_their_order(client):
     assert inputs("PairLoRADataset")[:7] == [
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"]  # fmt: skip
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
-    assert inputs("PairLoRASettings")[:3] == ["rank", "batch_size", "seed"]
+    assert inputs("PairLoRASettings")[:4] == ["rank", "batch_size", "seed", "timesteps"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
 

@@ -40,11 +40,13 @@ class Edit:
 @dataclass(frozen=True)
 class Family:
     """``condition(clip, vae, edit)`` gives a CONDITIONING; ``most`` is the number of references that the family takes,
-    None for any."""
+    None for any; ``mu`` is the shift at 256 tokens and how much more it is for each further one, None where the family
+    is trained with a fixed shift."""
 
     name: str
     condition: Callable[[comfy.sd.CLIP, comfy.sd.VAE, Edit], list]
     most: int | None = None
+    mu: tuple[float, float] | None = None
 
 
 def family_of(base: comfy.model_base.BaseModel) -> Family:
@@ -135,14 +137,18 @@ def _instruct_pix2pix(clip, vae, edit: Edit) -> list:
     )[0]  # fmt: skip
 
 
+# base_shift and max_shift of the schedulers that the models were released with
+FLUX_MU = 0.5, (1.15 - 0.5) / (4096 - 256)  # https://huggingface.co/black-forest-labs/FLUX.1-dev, and FLUX.2-dev
+QWEN_MU = 0.5, (0.9 - 0.5) / (8192 - 256)  # https://huggingface.co/Qwen/Qwen-Image-Edit
+
 GENERIC = Family("this model", _reference_latents)
 Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3)
 FAMILIES = {
-    "Flux": Family("FLUX.1", _flux),
-    "Flux2": Family("FLUX.2", _flux),
-    "LongCatImage": Family("LongCat-Image", _qwen_image, 1),
+    "Flux": Family("FLUX.1", _flux, mu=FLUX_MU),
+    "Flux2": Family("FLUX.2", _flux, mu=FLUX_MU),
+    "LongCatImage": Family("LongCat-Image", _qwen_image, 1, FLUX_MU),
     "Chroma": Family("Chroma", _text),
-    "QwenImage": Family("Qwen-Image", _qwen_image, 3),
+    "QwenImage": Family("Qwen-Image", _qwen_image, 3, QWEN_MU),
     "MageFlow": Family("Mage-Flow", _mage_flow, 16),
     "Omnigen2": Family("OmniGen2", _reference_latents),
     "Boogu": Family("Boogu", _boogu, 16),

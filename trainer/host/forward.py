@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import comfy.conds
 import comfy.model_base
 import comfy.model_patcher
-import comfy.model_sampling
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -71,24 +70,3 @@ def predict_x0(
     options = comfy.model_patcher.create_model_options_clone(model.model_options).get("transformer_options", {})
     options = {**options, **autograd.ATTENTION, "sigmas": sigma, "cond_or_uncond": [0] * n}
     return base.apply_model(x_t, sigma, transformer_options=options, **conds)
-
-
-def sigmas(model_sampling: torch.nn.Module, t: torch.Tensor) -> torch.Tensor:
-    """The sigmas at timesteps ``t`` in (0, 1), with the shift that the graph has set on the model."""
-    if isinstance(model_sampling, comfy.model_sampling.ModelSamplingFlux):
-        return model_sampling.sigma(t)
-    if isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
-        return model_sampling.sigma(t * model_sampling.multiplier)
-    return model_sampling.sigma(t * (len(model_sampling.sigmas) - 1))
-
-
-def x0_error_weight(model_sampling: torch.nn.Module, sigma: torch.Tensor) -> torch.Tensor:
-    """What turns the error of x0 into that of the model's own prediction: velocity, epsilon or v."""
-    if isinstance(model_sampling, comfy.model_sampling.COSMOS_RFLOW):
-        return ((1 + sigma) / sigma) ** 2
-    if isinstance(model_sampling, (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.EDM)):
-        data = getattr(model_sampling, "sigma_data", 1.0)
-        return (sigma**2 + data**2) / (sigma * data) ** 2
-    if isinstance(model_sampling, comfy.model_sampling.X0):
-        return torch.ones_like(sigma)
-    return sigma**-2
