@@ -202,3 +202,11 @@ def test_what_another_process_uses_is_waited_for_and_then_done_without(plain, tm
     other.close()
     with plain("cache").Cache(file) as cache:
         assert cache.get("key") and cache.get("second") is None, "what could not be written is not there, the rest is"
+
+
+def test_a_cache_of_another_shape_is_done_without(plain, folder, tmp_path, settled):
+    with sqlite3.connect(tmp_path / "cache.sqlite") as database:
+        database.execute("CREATE TABLE files (something)")
+        database.execute("CREATE TABLE results (something)")
+    with plain("cache").Cache(tmp_path / "cache.sqlite") as cache:
+        assert cache.get("key") is None and len(measure(plain, folder, cache)) == 3

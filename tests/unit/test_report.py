@@ -65,11 +65,14 @@ def test_a_small_edit_is_an_edit(examine):
 
 
 def test_enlarging_is_reported_with_its_factor(examine):
-    samples = {"small": pair(1, (64, 64)), "large": pair(2, (192, 192)), "less": pair(3, (96, 96))}
-    report = examine({**samples, "rounding": pair(4, (127, 127))}, resolution=128)
-    assert told(report) == [("warning", "upscaled", "less"), ("warning", "upscaled", "small")]
-    assert "enlarged 1.3 times, from 96x96 pixels, to train at 128" in report.findings[0].message
-    assert "enlarged 2.0 times, from 64x64 pixels, to train at 128" in report.findings[1].message
+    sizes = {"small": (64, 64), "less": (96, 96), "low": (208, 76), "high": (76, 208), "large": (192, 192), "rounding": (127, 127)}
+    report = examine({name: pair(i, size) for i, (name, size) in enumerate(sizes.items())}, resolution=128)
+    assert [(f.code, f.sample, f.message) for f in report.findings] == [
+        ("upscaled", "high", "enlarged 1.1 times, from 76x208 pixels, to train at 128"),
+        ("upscaled", "less", "enlarged 1.3 times, from 96x96 pixels, to train at 128"),
+        ("upscaled", "low", "enlarged 1.1 times, from 208x76 pixels, to train at 128"),
+        ("upscaled", "small", "enlarged 2.0 times, from 64x64 pixels, to train at 128"),
+    ]
 
 
 def test_of_a_sample_the_image_that_is_enlarged_most_is_told(examine):

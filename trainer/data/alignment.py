@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 LONG_SIDE = 256  # pixels; what images are scaled down to before they are measured
+SMALLEST = 32  # pixels on the short side; there is too little to measure on less
 COARSEST = 24  # pixels on the short side of the smallest level
 ITERATIONS = 10  # at most, on each level
 TOLERANCE = 0.5  # difference of local contrasts, in local standard deviations, that still agrees
@@ -33,6 +34,8 @@ def measure(start: Image.Image, end: Image.Image) -> Alignment | None:
 
     All zeros where they lie on each other as well as at any other place; None where too little of them agrees.
     """
+    if min(start.size) < SMALLEST:
+        return None
     level, sizes = min(start.size), [start.size]
     while (level := level / 2) >= COARSEST:
         sizes.append((round(sizes[-1][0] / 2), round(sizes[-1][1] / 2)))

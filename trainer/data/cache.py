@@ -41,25 +41,31 @@ class Cache:
 
     def digest(self, path: Path) -> str:
         """SHA-256 of the file's content; it is read only when its size or one of its times has changed."""
-        stat = os.stat(path)
+        now, stat = time.time(), os.stat(path)
         key, state = repr(os.path.abspath(path)), f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
-        row = self._database.execute("SELECT state, digest FROM files WHERE path = ?", (key,)).fetchone()
+        row = self._row("SELECT state, digest FROM files WHERE path = ?", key)
         if row and row[0] == state:
             return row[1]
         digest = hashlib.sha256()
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
-        if time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
+        if now - max(stat.st_mtime, stat.st_ctime) > SETTLED:
             self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (key, state, digest.hexdigest()))
         return digest.hexdigest()
 
     def get(self, key: str) -> dict | None:
-        row = self._database.execute("SELECT value FROM results WHERE key = ?", (key,)).fetchone()
+        row = self._row("SELECT value FROM results WHERE key = ?", key)
         return json.loads(row[0]) if row else None
 
     def put(self, key: str, value: dict) -> None:
         self._write("INSERT OR REPLACE INTO results VALUES (?, ?)", (key, json.dumps(value)))
+
+    def _row(self, query: str, key: str) -> tuple | None:
+        try:
+            return self._database.execute(query, (key,)).fetchone()
+        except sqlite3.Error:  # the file is damaged
+            return None
 
     def _write(self, statement: str, values: tuple) -> None:
         try:

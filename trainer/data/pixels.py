@@ -106,7 +106,8 @@ def _look(path: Path) -> tuple[dict, Image.Image | None]:
     try:
         image = images.load(path)
     except DatasetError as error:
-        return asdict(Look(error=str(error.__cause__ or f"over {images.LARGEST / 1e6:.0f} megapixels"))), None
+        cause = error.__cause__
+        return asdict(Look(error=str(cause) or type(cause).__name__ if cause else str(error))), None
     digest = hashlib.sha256(f"{image.size}".encode())
     digest.update(np.asarray(image).data)
     thumb = image.resize((THUMB, THUMB), Image.Resampling.BOX).tobytes()
