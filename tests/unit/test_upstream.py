@@ -1,0 +1,43 @@
+"""The files that a model in the graph was loaded from."""
+import importlib.util
+
+import pytest
+
+from host import ROOT
+
+
+@pytest.fixture(scope="module")
+def files():
+    spec = importlib.util.spec_from_file_location("upstream", ROOT / "nodes/upstream.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.files
+
+
+def node(class_type, **inputs):
+    return {"class_type": class_type, "inputs": inputs}
+
+
+PROMPT = {
+    "1": node("UNETLoader", unet_name="flux1-kontext.safetensors", weight_dtype="default"),
+    "2": node("LoraLoader", model=["1", 0], clip=["9", 0], lora_name="style/turbo.safetensors", strength_model=1.0),
+    "3": node("ModelSamplingFlux", model=["2", 0], max_shift=1.15),
+    "4": node("PairLoRATrain", model=["3", 0], clip=["9", 0], vae=["8", 0], name="my_edit"),
+    "5": node("PairLoRATrain", model=["6", 0]),
+    "6": node("ModelMergeSimple", model1=["7", 0], model2=["1", 0], ratio=0.5),
+    "7": node("UnetLoaderGGUF", unet_name="qwen-image-edit-2509-Q4_K_M.GGUF"),
+    "8": node("VAELoader", vae_name="ae.safetensors"),
+    "9": node("CLIPLoader", clip_name="t5.safetensors"),
+    "10": node("PairLoRATrain", model=["11", 0]),
+    "11": node("Loop", model=["10", 0]),
+    "12": node("PairLoRATrain", model=["no such node", 0]),
+}
+
+
+def test_the_way_up_goes_along_the_model(files):
+    assert files(PROMPT, "4") == ["style/turbo.safetensors", "flux1-kontext.safetensors"]
+    assert files(PROMPT, "5") == ["qwen-image-edit-2509-Q4_K_M.GGUF"]
+
+
+def test_a_prompt_that_tells_nothing_gives_nothing(files):
+    assert files(PROMPT, "10") == files(PROMPT, "12") == files(PROMPT, "1") == files({}, "4") == files(None, "4") == []
