@@ -1,4 +1,6 @@
 """Training an edit LoRA on the model that the graph holds."""
+import logging
+import os
 import time
 
 import comfy.utils
@@ -7,9 +9,9 @@ from comfy_api.latest import io
 from server import PromptServer
 
 from ..trainer import run
-from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
 from ..trainer.loop import Settings
+from . import upstream
 from .dataset import Dataset
 
 TrainSettings = io.Custom("PAIRLORA_SETTINGS")
@@ -87,8 +89,8 @@ class PairLoRATrain(io.ComfyNode):
             "ComfyUI's loras folder.",
             inputs=[
                 io.Model.Input("model", tooltip="An editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit, ..."),
-                io.Clip.Input("clip"),
-                io.Vae.Input("vae"),
+                io.Clip.Input("clip", tooltip="The text encoder of the model. A collected dataset makes no use of it."),
+                io.Vae.Input("vae", tooltip="The VAE of the model. A collected dataset makes no use of it."),
                 Dataset.Input("dataset"),
                 io.Int.Input("steps", default=1000, min=1, max=1_000_000, tooltip=STEPS),
                 io.Float.Input(
@@ -115,12 +117,16 @@ class PairLoRATrain(io.ComfyNode):
         return name is None or run.name_error(name) or True  # None: linked, known only when it runs
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset: PairedDataset, steps, learning_rate, name, settings=None):
-        bar, node = comfy.utils.ProgressBar(steps), cls.hidden.unique_id
+    def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None):
+        bar, node, warnings = comfy.utils.ProgressBar(steps), cls.hidden.unique_id, []
         start = time.monotonic()
 
         def show(text: str) -> None:
-            PromptServer.instance.send_progress_text(text, node)
+            PromptServer.instance.send_progress_text("\n".join([text, *warnings]), node)
+
+        def on_warning(text: str) -> None:
+            logging.warning(f"PairLoRA: {text}")
+            warnings.append(text)
 
         def on_step(step: int, loss: float) -> None:
             nonlocal start
@@ -133,7 +139,11 @@ class PairLoRATrain(io.ComfyNode):
         result = run.train_once(
             model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
             output=folder_paths.get_output_directory(), loras=folder_paths.get_folder_paths("loras")[0],
-            graph={"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}, on_step=on_step, on_phase=show,
+            encodings=os.path.join(folder_paths.get_user_directory(), "__pairlora", "encodings"),
+            base_files=upstream.files(cls.hidden.prompt, node),
+            graph={"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
+            on_step=on_step, on_phase=show, on_warning=on_warning,
         )  # fmt: skip
+        warnings.clear()  # the report has them
         show(result.report)
         return io.NodeOutput(apply.with_lora(model, result.lora, 1.0), result.lora, result.lora_name, result.report)

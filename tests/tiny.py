@@ -33,8 +33,8 @@ def flux(dtype=torch.float32, hidden=WIDTH, heads=2, axes=(4, 6, 6), depth=2, se
     return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
 
 
-def sample(model, seed: int, references=1, size=(8, 8), tokens=6, dtype=torch.float32):
-    """A Conditioned sample with a caption and references of its own."""
+def encoded(seed: int, references=1, size=(8, 8), tokens=6, dtype=torch.float32):
+    """A sample with a caption and references of its own."""
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape):
@@ -44,10 +44,13 @@ def sample(model, seed: int, references=1, size=(8, 8), tokens=6, dtype=torch.fl
         "pooled_output": randn(1, WIDTH), "guidance": 1.0,
         "reference_latents": [randn(1, 4, *size) for _ in range(references)],
     }  # fmt: skip
-    with torch.inference_mode(False), torch.no_grad():
-        return module("host.forward").condition(
-            model.model, f"sample{seed}", randn(1, 4, *size), [[randn(1, tokens, WIDTH), conditioning]]
-        )
+    conditioning = [[randn(1, tokens, WIDTH), conditioning]]
+    return module("host.encode").Encoded(f"sample{seed}", randn(1, 4, *size), conditioning)
+
+
+def sample(model, seed: int, **options):
+    """The same as ``model`` takes it."""
+    return module("host.forward").condition(model, encoded(seed, **options))
 
 
 class Training:

@@ -213,13 +213,20 @@ def picture(seed: int, height=64, width=64):
     return torch.nn.functional.interpolate(small, (height, width), mode="bicubic")[0].movedim(0, -1).clamp(0, 1).numpy()
 
 
-def sample(kind: Kind, patcher, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None, several=None, pictures=None):
-    """A sample as a run makes it: by the family's conditioning nodes from pictures and a caption of its own;
-    ``pictures`` is the seed of the references where it is not that of the sample."""
+def encoded(kind: Kind, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None, several=None):
+    """A sample by the family's conditioning nodes from pictures and a caption of its own."""
     from tiny import module
 
-    images = [picture(100 * (pictures or seed) + i, *size) for i in range(references)] + [picture(seed, *size)]
+    family = module("host.families").family_of(model(kind).model)
+    images = [picture(100 * seed + i, *size) for i in range(references)] + [picture(seed, *size)]
     several = max(kind.references, default=0) > 1 if several is None else several
     return module("host.encode").encode(
-        patcher, Clip(kind, dtype), Vae(kind, dtype), f"sample{seed}", images, caption or f"caption {seed}", several
+        family, Clip(kind, dtype), Vae(kind, dtype), f"sample{seed}", images, caption or f"caption {seed}", several
     )
+
+
+def sample(kind: Kind, patcher, seed: int, references: int, dtype=torch.float32, **options):
+    """The same as ``patcher`` takes it."""
+    from tiny import module
+
+    return module("host.forward").condition(patcher, encoded(kind, seed, references, dtype, **options))

@@ -1,7 +1,7 @@
 """The training loop."""
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from . import objective
 from .host import forward, memory, sampling
 from .host.autograd import exact_gradients
+from .host.encode import Encoded
 from .host.forward import Conditioned
 from .lora.inject import LoraLayers
 
@@ -26,7 +27,7 @@ class Settings:
 
 def train(
     model: ModelPatcher,
-    samples: list[Conditioned],
+    samples: Sequence[Encoded],
     settings: Settings,
     steps: int,
     learning_rate: float,
@@ -42,26 +43,28 @@ def train(
     base, device = model.model, model.load_device
     if checkpointing is None:
         checkpointing = memory.wants_checkpointing(model)
-    activations = memory.activation_estimate(model, samples, settings.batch_size, checkpointing)
+    largest = max(samples, key=lambda sample: sample.latent.numel() + sum(t.numel() for t in sample.references))
+    activations = memory.activation_estimate(model, largest, settings.batch_size, checkpointing)
 
     with torch.inference_mode(False):
         lora = LoraLayers(base.diffusion_model, settings.rank, settings.seed, device)
     memory.load(model, activations, trainable=sum(p.numel() for p in lora.parameters()))
+    plain = forward.trial(model, largest)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(lora.attached())
         stack.enter_context(exact_gradients(base, base.diffusion_model, checkpointing))
+        forward.check_unchanged(plain, forward.prediction(model, largest))
         optimizer = torch.optim.AdamW(lora.parameters(), learning_rate)  # https://arxiv.org/abs/1711.05101
         generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same noise on every device
         order = shuffled(len(samples), settings.seed)
         for step in range(1, steps + 1):
-            batch = [samples[next(order)] for _ in range(settings.batch_size)]
+            batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.batch_size)]
             loss = backward(model, batch, *draw(model, batch, settings.timesteps, generator))
             torch.nn.utils.clip_grad_norm_(lora.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             if not torch.isfinite(loss):
-                memory.check_finite(base)
                 raise FloatingPointError(
                     f"The loss became {loss.item()} at step {step}. Lower the learning rate ({learning_rate:g})."
                 )

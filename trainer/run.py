@@ -16,8 +16,11 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
+from . import encoding
 from .data.dataset import PairedDataset
-from .host import apply, encode, families, memory
+from .host import apply, families, memory
+from .host.collect import CollectedDataset
+from .host.store import Store
 from .loop import Settings, train
 from .lora import files, inject
 
@@ -40,15 +43,11 @@ def name_error(name: str) -> str | None:
     return None
 
 
-def identity(model, clip, vae, dataset: PairedDataset, settings: Settings, learning_rate: float) -> str:
+def identity(bases: list, dataset, settings: Settings, learning_rate: float) -> str:
     """A hash of everything a run is trained from, beyond the number of steps."""
     parts = {
-        "dataset": dataset.fingerprint,
-        "base": [memory.fingerprint(patcher) for patcher in (model, clip.patcher, vae.patcher)],
-        "clip_layer": clip.layer_idx,
-        "settings": asdict(settings),
-        "learning_rate": learning_rate,
-    }
+        "dataset": dataset.fingerprint, "base": bases, "settings": asdict(settings), "learning_rate": learning_rate
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -62,13 +61,15 @@ def free_path(path: Path) -> Path:
 
 
 def train_once(
-    model, clip, vae, dataset: PairedDataset, settings: Settings, steps: int, learning_rate: float, name: str, *,
-    output: str, loras: str, graph: dict[str, object],
-    on_step: Callable[[int, float], None], on_phase: Callable[[str], None],
+    model, clip, vae, dataset: PairedDataset | CollectedDataset, settings: Settings, steps: int, learning_rate: float,
+    name: str, *, output: str, loras: str, encodings: str, base_files: list[str], graph: dict[str, object],
+    on_step: Callable[[int, float], None], on_phase: Callable[[str], None], on_warning: Callable[[str], None],
 ) -> Result:  # fmt: skip
     """Train, or return at once what the same run gave before.
 
-    ``output`` and ``loras`` are ComfyUI's folders, ``graph`` the prompt and workflow, kept in the file. ``on_step(step, loss)`` and ``on_phase(text)`` report progress.
+    ``output`` and ``loras`` are ComfyUI's folders, ``encodings`` is where encoded samples are kept. ``base_files`` are the
+    files that the model was loaded from, LoRAs first, as far as they are known; ``graph`` is the prompt and workflow, kept
+    in the file. ``on_step(step, loss)``, ``on_phase(text)`` and ``on_warning(text)`` tell the user.
     Raises DatasetError or ValueError before anything long starts when the input cannot be trained on.
     """
     if error := name_error(name):
@@ -77,7 +78,9 @@ def train_once(
         raise ValueError(f"steps is {steps}; train for at least 1. Start with 1000 for 20 pairs.")
     if not 0 < learning_rate <= 0.1:
         raise ValueError(f"learning_rate is {learning_rate:g}; it lies between 0 and 0.1. Start with 0.0001.")
-    key = identity(model, clip, vae, dataset, settings, learning_rate)
+    paired, family = isinstance(dataset, PairedDataset), families.family_of(model.model)
+    base, encoders = memory.fingerprint(model), encoding.fingerprint(clip, vae) if paired else []
+    key = identity([base, *encoders], dataset, settings, learning_rate)
     folder = Path(output, "pairlora", f"{name}-{key[:10]}")
     record, weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
     if record.exists() and weights.exists():
@@ -90,9 +93,15 @@ def train_once(
         return Result(safetensors.torch.load_file(weights), file.name, done["report"])
 
     inject.check_rank(model.model.diffusion_model, settings.rank)
-    families.check_counts(model.model, {sample.name: len(sample.starts) for sample in dataset.samples})
+    warnings = [families.distilled_warning(model.model, base_files), encoding.caption_warning(clip, dataset) if paired else None]
+    warnings = [warning for warning in warnings if warning]
+    for warning in warnings:
+        on_warning(warning)
     start = time.monotonic()
-    samples = _encode(model, clip, vae, dataset, on_phase)
+    samples = dataset.samples
+    if paired:
+        several = families.made_for_several(base_files) or any(len(sample.starts) > 1 for sample in samples)
+        samples = encoding.encoded(model, clip, vae, dataset, Store(Path(encodings)), encoders, several, on_phase)
     on_phase("loading the model")
     losses = []
 
@@ -105,35 +114,21 @@ def train_once(
     folder.mkdir(parents=True, exist_ok=True)
     Path(loras).mkdir(parents=True, exist_ok=True)
     seconds, tenth = time.monotonic() - start, max(1, steps // 10)
-    family, base = families.family_of(model.model).name, memory.fingerprint(model)
-    header = files.metadata(name, key, family, dataset, settings, steps, learning_rate, seconds, base, graph)
-    safetensors.torch.save_file(lora, weights, header)
+    base_file = next(iter(base_files[-1:]), "")
+    header = files.metadata(
+        name, key, family.name, dataset.about(), settings, steps, learning_rate, seconds, base, base_file, graph
+    )
+    tensors = files.named(lora, family.name)
+    safetensors.torch.save_file(tensors, weights, header)
     apply.prove(model, weights, lora)
     file = free_path(Path(loras, f"{name}.safetensors"))
     shutil.copyfile(weights, file)
     report = (
-        f"{file.name}: {len(samples)} pairs, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning "
+        f"{file.name}: {len(samples)} samples, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning "
         f"rate {learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
+    report = "\n".join([report, *warnings])
     done = {"lora_name": file.name, "report": report, "seconds": seconds, "losses": losses}
     record.write_text(json.dumps(done), encoding="utf-8")
-    return Result(lora, file.name, report)
-
-
-def _encode(model, clip, vae, dataset: PairedDataset, on_phase: Callable[[str], None]) -> list:
-    """Every sample as the model takes it; the first pair shows whether the model reads references at all."""
-    several = any(len(sample.starts) > 1 for sample in dataset.samples)
-    samples, reads_references = [], False
-    for i, sample in enumerate(dataset.samples, 1):
-        on_phase(f"encoding {i}/{len(dataset.samples)}  {sample.name}")
-        *references, target = dataset.images(sample)
-        caption = dataset.caption(sample)
-        samples.append(encode.encode(model, clip, vae, sample.name, [*references, target], caption, several))
-        if references and not reads_references:
-            other = [1 - reference for reference in references]
-            changed = encode.encode(model, clip, vae, sample.name, [*other, target], caption, several)
-            families.check_reads_references(model, samples[-1], changed)
-            reads_references = True
-        memory.check_interrupted()
-    return samples
+    return Result(tensors, file.name, report)

@@ -23,7 +23,7 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
     loop = trainer("loop")
     with torch.inference_mode():  # as in ComfyUI's executor: weights are inference tensors
         model = tiny.flux()
-        samples = [tiny.sample(model, i) for i in range(2)]
+        samples = [tiny.encoded(i) for i in range(2)]
         comfy.model_management.load_models_gpu([model])
         before, steps = tiny.state(model), []
 
@@ -43,14 +43,15 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
             assert any(lora[k].abs().sum() > 0 for k in lora if "lora_B" in k)
         assert len(steps) == (3 if end else 5)
         tiny.same(tiny.state(model), before)
-        model.model.apply_model(samples[0].x0, torch.tensor([0.5]), **{k: c.cond for k, c in samples[0].conds.items()})
+        sample = tiny.sample(model, 0)
+        model.model.apply_model(sample.x0, torch.tensor([0.5]), **{k: c.cond for k, c in sample.conds.items()})
 
 
 def test_the_same_arguments_give_the_same_lora(tiny, trainer):
     loop = trainer("loop")
     with torch.inference_mode():
         model = tiny.flux()
-        samples = [tiny.sample(model, i) for i in range(3)]
+        samples = [tiny.encoded(i) for i in range(3)]
         first, second = (
             loop.train(model, samples, loop.Settings(2, 2, seed), 4, 1e-3, lambda step, loss: None) for seed in (5, 5)
         )
@@ -95,20 +96,17 @@ def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer, tmp_path):
 
 
 def test_a_base_that_ignores_references_is_refused(tiny, trainer):
-    model = tiny.flux()
-    a, b = tiny.sample(model, 1), tiny.sample(model, 1)
-    b.conds["ref_latents"].cond[0].add_(1)
-    trainer("host.families").check_reads_references(model, a, b)
-    del a.conds["ref_latents"], b.conds["ref_latents"]
+    check, model = trainer("host.forward").check_reads_references, tiny.flux()
+    check(model, tiny.encoded(1))
     with pytest.raises(ValueError, match="Flux.*takes no reference images.*Kontext"):
-        trainer("host.families").check_reads_references(model, a, b)
+        check(model, tiny.encoded(1, references=0))
 
 
 def test_a_damaged_base_is_named(tiny, trainer):
     loop = trainer("loop")
     with torch.inference_mode():
         model = tiny.flux()
-        samples = [tiny.sample(model, i) for i in range(2)]
+        samples = [tiny.encoded(i) for i in range(2)]
         name, p = next((n, p) for n, p in model.model.named_parameters() if n.endswith("single_blocks.1.linear2.weight"))
         p[0, 0] = torch.nan
         with pytest.raises(ValueError, match=f"{name} holds NaN"):

@@ -169,7 +169,7 @@ def test_node_ran(zoo, kind, cell, monkeypatch):
         execute = node.execute
         monkeypatch.setattr(node, "execute", lambda *a, _e=execute, _n=name, **k: (ran.append(_n), _e(*a, **k))[1])
     with torch.inference_mode():
-        zoo.sample(kind, zoo.model(kind), 1, max(kind.references, default=0))
+        zoo.encoded(kind, 1, max(kind.references, default=0))
     cell(", ".join(sorted(set(ran))) or "CLIPTextEncode")
     assert {name for _, name in wanted} <= set(ran)
 
@@ -195,18 +195,15 @@ NODES = {
 
 
 def test_reads_references(zoo, kind, cell, trainer):
-    check = trainer("host.families").check_reads_references
-    references = max(kind.references, default=1)
+    check = trainer("host.forward").check_reads_references
     with torch.inference_mode():
-        model = zoo.model(kind)
-        a = zoo.sample(kind, model, 1, references)
-        b = zoo.sample(kind, model, 1, references, caption="caption 1", pictures=2)
+        model, sample = zoo.model(kind), zoo.encoded(kind, 1, max(kind.references, default=1))
         if kind.references or kind.name in ("Flux", "Qwen-Image"):  # one class with their editing models
-            check(model, a, b)
+            check(model, sample)
             cell("yes")
         else:
             with pytest.raises(ValueError, match="takes no reference images"):
-                check(model, a, b)
+                check(model, sample)
             cell("no: refused")
 
 
@@ -256,7 +253,7 @@ def test_base_as_before(zoo, tiny, kind, cell, trainer):
     loop = trainer("loop")
     with torch.inference_mode():
         model = zoo.model(kind)
-        samples = [zoo.sample(kind, model, i, max(kind.references, default=0)) for i in range(2)]
+        samples = [zoo.encoded(kind, i, max(kind.references, default=0)) for i in range(2)]
         comfy.model_management.load_models_gpu([model])
         before = tiny.state(model)
         for end in (None, Cancel, RuntimeError, torch.cuda.OutOfMemoryError):

@@ -24,7 +24,7 @@ def train(steps):
 
 with torch.inference_mode():
     model = tiny.flux(torch.float32, hidden=768, heads=6, axes=(16, 56, 56), depth=5)
-    samples = [tiny.sample(model, 1)]
+    samples = [tiny.encoded(1)]
 import peft  # the library itself is not the model's memory
 settings, peak = tiny.module("loop").Settings(4, 1, 0), []
 base = model.model_size()

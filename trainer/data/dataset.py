@@ -1,5 +1,6 @@
 """A folder of pairs together with how it is to be read."""
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +26,33 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class About:
+    """What a LoRA's file says of the dataset that it was trained on: ``inputs`` are how many each sample has,
+    ``captions`` how many samples have each; ``resolution`` is 0 where none was set."""
+
+    name: str
+    inputs: list[int]
+    captions: dict[str, int]
+    resolution: int = 0
+    trigger_word: str = ""
+
+
+@dataclass(frozen=True)
 class PairedDataset:
-    """Samples on disk, decoded only when asked for. ``fingerprint`` is a hash of the content of every file in use and
-    of how it is read, as it was when the dataset was opened."""
+    """Samples on disk, decoded only when asked for. ``content`` is a hash of each sample's pictures, by its name, and of
+    how they are read; ``fingerprint`` one of everything. Both are of the files as they were when the dataset was
+    opened."""
 
     folder: Path
     samples: tuple[Sample, ...]
     captions: dict[str, str]
-    fingerprint: str
+    content: dict[str, str]
     reading: Reading = field(default_factory=Reading)
+
+    @property
+    def fingerprint(self) -> str:
+        parts = [(sample.name, self.caption(sample), self.content[sample.name]) for sample in self.samples]
+        return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
 
     def caption(self, sample: Sample) -> str:
         return self.captions[sample.name]
@@ -42,6 +61,15 @@ class PairedDataset:
         """References in order and, last, the target: arrays of (height, width, 3) in 0..1."""
         background = images.colour(self.reading.background)
         return images.on_one_grid([images.load(path, background) for path in sample.images], self.reading.resolution)
+
+    def has_changed(self, sample: Sample) -> bool:
+        """Whether a picture of the sample is another than when the dataset was opened."""
+        with Cache() as forgetful:
+            return _content(sample, self.reading, forgetful) != self.content[sample.name]
+
+    def about(self) -> About:
+        captions, inputs = Counter(map(self.caption, self.samples)), [len(sample.starts) for sample in self.samples]
+        return About(self.folder.name, inputs, captions, self.reading.resolution, self.reading.trigger_word)
 
 
 def survey(folder: Path, reading: Reading) -> Report:
@@ -119,21 +147,22 @@ def examine(folder: Path, reading: Reading, cache: Cache, on_progress: Callable[
     return surveyed
 
 
-def fingerprint(surveyed: Report, reading: Reading, cache: Cache) -> str:
-    """A hash of the content of every file in use and of how it is read."""
-    digest = hashlib.sha256(f"{reading.resolution} {images.colour(reading.background)}".encode())
-    for sample in surveyed.found.samples:
-        parts = sample.name, surveyed.captions[sample.name], [cache.digest(path) for path in sample.images]
-        digest.update(repr(parts).encode(errors="surrogateescape"))
-    return digest.hexdigest()
+def contents(surveyed: Report, reading: Reading, cache: Cache) -> dict[str, str]:
+    """A hash of the content of each sample's pictures and of how they are read, by the samples' names."""
+    return {sample.name: _content(sample, reading, cache) for sample in surveyed.found.samples}
+
+
+def _content(sample: Sample, reading: Reading, cache: Cache) -> str:
+    parts = reading.resolution, images.colour(reading.background), [cache.digest(path) for path in sample.images]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def state(folder: Path, reading: Reading, cache: Cache) -> str:
     """A hash of everything that the dataset and its report depend on, to tell whether anything has changed."""
     surveyed = survey(folder, reading)
     found = surveyed.found
-    rest = repr((found.unused, found.findings, reading)).encode(errors="surrogateescape")
-    return hashlib.sha256(fingerprint(surveyed, reading, cache).encode() + rest).hexdigest()
+    parts = contents(surveyed, reading, cache), surveyed.captions, found.unused, found.findings, reading
+    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def open_dataset(
@@ -150,4 +179,4 @@ def open_dataset(
         listed = "; ".join(f"{f.sample}: {f.message}" if f.sample else f.message for f in reversed(errors[-5:]))
         more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
         raise DatasetError(f"{folder} cannot be trained on{' (strict)' if strict else ''}. {listed}{more}")
-    return PairedDataset(Path(folder), samples, examined.captions, fingerprint(examined, reading, cache), reading), examined
+    return PairedDataset(Path(folder), samples, examined.captions, contents(examined, reading, cache), reading), examined

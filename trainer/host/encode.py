@@ -1,36 +1,84 @@
-"""From decoded images and a caption to conditioning, by the very nodes a generation graph uses."""
-import comfy.model_patcher
+"""From decoded images and a caption to what the model is conditioned on, by the very nodes a generation graph uses."""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import comfy.sd
 import numpy as np
 import torch
 
 import nodes as comfy_nodes
 
-from . import families, forward
+from .families import Edit, Family
+
+REFERENCES = ("reference_latents", "concat_latent_image")  # where a CONDITIONING has the latents of references
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A sample as the nodes of a graph give it, on the CPU: the target's ``latent`` (1, channels, ..., height, width) as
+    the VAE makes it, and a CONDITIONING."""
+
+    name: str
+    latent: torch.Tensor
+    conditioning: list
+
+    @property
+    def references(self) -> list[torch.Tensor]:
+        """The latents of the references, (1, channels, ..., height, width), however the model takes them."""
+        return list(tensors([self.conditioning[0][1].get(key) for key in REFERENCES]))
+
+    def with_other_references(self) -> "Encoded":
+        """The same sample with other pictures as references: the negatives of their latents."""
+
+        def negative(value):
+            return -value if isinstance(value, torch.Tensor) else [negative(v) for v in value]
+
+        others = [
+            [text, {k: negative(v) if k in REFERENCES else v for k, v in options.items()}]
+            for text, options in self.conditioning
+        ]
+        return Encoded(self.name, self.latent, others)
 
 
 def encode(
-    model: comfy.model_patcher.ModelPatcher, clip: comfy.sd.CLIP, vae: comfy.sd.VAE,
-    name: str, images: list[np.ndarray], caption: str, several: bool,
-) -> forward.Conditioned:  # fmt: skip
-    """A sample, references first and target last, as the model takes it; all of it on the model's device.
+    family: Family, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, name: str, images: list[np.ndarray], caption: str, several: bool
+) -> Encoded:  # fmt: skip
+    """A sample from images of (height, width, 3) in 0..1, references first and target last.
 
-    ``several`` says that some sample of the dataset has more than one reference.
+    ``several`` says that the model is to be asked as one that takes several references.
     """
     *references, target = (torch.from_numpy(image)[None] for image in images)
-    family = families.family_of(model.model)
     with torch.inference_mode():
-        edit = families.Edit(caption, references, tuple(target.shape[1:3]), several)
-        conditioning = family.condition(clip, vae, edit)
+        conditioning = family.condition(clip, vae, Edit(caption, references, tuple(target.shape[1:3]), several))
         latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
-    # Clones made outside inference mode can be used by autograd.
-    with torch.inference_mode(False), torch.no_grad():
-        return forward.condition(model.model, name, *_clone((latent, conditioning), model.load_device))
+    return Encoded(name, *copied((latent, conditioning), "cpu"))
 
 
-def _clone(value, device):
+def copied(value, device):
+    """``value`` with every tensor in it copied to ``device``; made outside inference mode, autograd can use the copies."""
     if isinstance(value, torch.Tensor):
-        return value.clone().to(device)
+        with torch.inference_mode(False), torch.no_grad():
+            return value.clone().to(device)
     if isinstance(value, (list, tuple)):
-        return type(value)(_clone(v, device) for v in value)
-    return {k: _clone(v, device) for k, v in value.items()} if isinstance(value, dict) else value
+        return type(value)(copied(v, device) for v in value)
+    return {k: copied(v, device) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def tensors(value) -> Iterator[torch.Tensor]:
+    """Every tensor in nested lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from tensors(child)
+
+
+def split_caption(clip: comfy.sd.CLIP, caption: str) -> tuple[int, int] | None:
+    """Into how many parts the text encoder splits a caption that it cannot read in one go, and how many tokens a part
+    has; None when it reads all at once.
+
+    ComfyUI leaves nothing out: CLIP reads 77 tokens at a time and the model sees all parts, one behind the other.
+    """
+    tokens = clip.tokenize(caption)
+    parts = [batches for batches in tokens.values() if len(batches) > 1] if isinstance(tokens, dict) else []
+    return max((len(batches), len(batches[0])) for batches in parts) if parts else None

@@ -1,17 +1,15 @@
 """How each family of base models takes a caption and references: by the very nodes that a generation graph uses."""
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 
 import comfy.model_base
-import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import torch
 
 import nodes as comfy_nodes
-
-from .forward import Conditioned, predict_x0
 
 NATIVE = 1024 * 1024  # pixels that some nodes scale a reference to
 NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
@@ -20,7 +18,7 @@ NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
 @dataclass(frozen=True)
 class Edit:
     """What is asked of the model: a caption, references as IMAGEs (1, height, width, 3) in 0..1, and the target's height
-    and width. ``several`` says that some sample of the dataset has more than one reference."""
+    and width. ``several`` asks the model as one that takes several references."""
 
     caption: str
     references: list[torch.Tensor]
@@ -41,12 +39,13 @@ class Edit:
 class Family:
     """``condition(clip, vae, edit)`` gives a CONDITIONING; ``most`` is the number of references that the family takes,
     None for any; ``mu`` is the shift at 256 tokens and how much more it is for each further one, None where the family
-    is trained with a fixed shift."""
+    is trained with a fixed shift; ``teacher`` is what to train on in place of a distilled model."""
 
     name: str
     condition: Callable[[comfy.sd.CLIP, comfy.sd.VAE, Edit], list]
     most: int | None = None
     mu: tuple[float, float] | None = None
+    teacher: str = "the model that it was distilled from"
 
 
 def family_of(base: comfy.model_base.BaseModel) -> Family:
@@ -144,8 +143,8 @@ QWEN_MU = 0.5, (0.9 - 0.5) / (8192 - 256)  # https://huggingface.co/Qwen/Qwen-Im
 GENERIC = Family("this model", _reference_latents)
 Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3)
 FAMILIES = {
-    "Flux": Family("FLUX.1", _flux, mu=FLUX_MU),
-    "Flux2": Family("FLUX.2", _flux, mu=FLUX_MU),
+    "Flux": Family("FLUX.1", _flux, mu=FLUX_MU, teacher="FLUX.1 Kontext dev or FLUX.1 dev"),
+    "Flux2": Family("FLUX.2", _flux, mu=FLUX_MU, teacher="the base variant of FLUX.2 klein, or FLUX.2 dev"),
     "LongCatImage": Family("LongCat-Image", _qwen_image, 1, FLUX_MU),
     "Chroma": Family("Chroma", _text),
     "QwenImage": Family("Qwen-Image", _qwen_image, 3, QWEN_MU),
@@ -153,7 +152,7 @@ FAMILIES = {
     "Omnigen2": Family("OmniGen2", _reference_latents),
     "Boogu": Family("Boogu", _boogu, 16),
     "JoyImage": Family("JoyImage", _joyimage, 6),
-    "Lumina2": Family("Lumina2 or Z-Image", _text),
+    "Lumina2": Family("Lumina2 or Z-Image", _text, teacher="Z-Image without Turbo"),
     "IP2P": Family("InstructPix2Pix", _instruct_pix2pix, 1),
     "HiDream": Family("HiDream", _instruct_pix2pix, 1),
 }
@@ -170,21 +169,25 @@ def check_counts(base: comfy.model_base.BaseModel, references: dict[str, int]) -
             )
 
 
-def check_reads_references(model: comfy.model_patcher.ModelPatcher, a: Conditioned, b: Conditioned) -> None:
-    """Compare one forward for a sample with that for the same sample with other reference images.
+# As file names have them. FLUX.2 klein is distilled unless it says base; nothing in the weights tells them apart.
+DISTILLED = re.compile(
+    r"schnell|turbo|lightning|distill|hyper[-_ ]?(sd|flux)|klein(?!.*base)|(?<![a-z])(lcm|dmd2?)(?![a-z])"
+    r"|(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])",
+    re.IGNORECASE,
+)
+FOR_SEVERAL = re.compile(r"2509|2511|plus", re.IGNORECASE)  # Qwen-Image-Edit's later releases
 
-    Found by trying, not by the model's class, since plain Flux and Kontext share one.
 
-    Raises:
-        ValueError: the model gives the same for both, so it could never learn an edit.
-    """
-    with torch.inference_mode():
-        comfy.model_management.load_models_gpu([model])
-        noise = torch.randn(a.x0.shape, generator=torch.Generator().manual_seed(0)).to(a.x0)
-        sigma = model.model.model_sampling.percent_to_sigma(0.5)
-        sigma = torch.tensor([float(sigma)], device=a.x0.device)
-        if torch.equal(predict_x0(model, [a], noise, sigma), predict_x0(model, [b], noise, sigma)):
-            raise ValueError(
-                f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from "
-                "pairs. Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
-            )
+def distilled_warning(base: comfy.model_base.BaseModel, files: list[str]) -> str | None:
+    """What to say when one of the ``files`` that the model was loaded from is by its name distilled to few steps: a LoRA
+    trained on it undoes that, or gives grey blocks."""
+    name = next((file for file in files if DISTILLED.search(PureWindowsPath(file).name)), None)
+    return name and (
+        f"{name} seems distilled to few steps, and a LoRA trained on such a model is often blurred or grey. Train on "
+        f"{family_of(base).teacher}; the LoRA can be used with the distilled model afterwards."
+    )
+
+
+def made_for_several(files: list[str]) -> bool:
+    """Whether the model is by its file's name one that is always asked as taking several references."""
+    return any(FOR_SEVERAL.search(PureWindowsPath(file).name) for file in files[-1:])

@@ -3,13 +3,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import comfy.conds
-import comfy.model_base
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
 
 from . import autograd
+from .encode import Encoded, copied
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,18 @@ class Conditioned:
         return tuple(self.x0.shape), tuple((k, type(c), shape(c.cond)) for k, c in sorted(self.conds.items()))
 
 
-def condition(base: comfy.model_base.BaseModel, name: str, latent: torch.Tensor, positive: list) -> Conditioned:
-    """A latent from the VAE and a CONDITIONING, as made by the nodes of a graph, as the model takes them."""
-    x0 = base.process_latent_in(latent)
-    conds = comfy.samplers.encode_model_conds(
-        base.extra_conds, comfy.sampler_helpers.convert_cond(positive), torch.zeros_like(x0), x0.device, "positive",
-        latent_image=x0, denoise_mask=None, seed=0,
-    )  # fmt: skip
-    model_conds = conds[0]["model_conds"]
-    return Conditioned(name, x0, {k: c.process_cond(batch_size=1, area=None) for k, c in model_conds.items()})
+def condition(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> Conditioned:
+    """A sample as ComfyUI's sampler would hand it to ``model``, on its device."""
+    base = model.model
+    latent, positive = copied((sample.latent, sample.conditioning), model.load_device)
+    with torch.inference_mode(False), torch.no_grad():
+        x0 = base.process_latent_in(latent)
+        conds = comfy.samplers.encode_model_conds(
+            base.extra_conds, comfy.sampler_helpers.convert_cond(positive), torch.zeros_like(x0), x0.device, "positive",
+            latent_image=x0, denoise_mask=None, seed=0,
+        )  # fmt: skip
+        conds = {k: c.process_cond(batch_size=1, area=None) for k, c in conds[0]["model_conds"].items()}
+    return Conditioned(sample.name, x0, conds)
 
 
 def groups(samples: Iterable[Conditioned]) -> list[list[int]]:
@@ -70,3 +74,67 @@ def predict_x0(
     options = comfy.model_patcher.create_model_options_clone(model.model_options).get("transformer_options", {})
     options = {**options, **autograd.ATTENTION, "sigmas": sigma, "cond_or_uncond": [0] * n}
     return base.apply_model(x_t, sigma, transformer_options=options, **conds)
+
+
+def prediction(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Tensor:
+    """The model's estimate of a sample's clean latent, from half way to noise that is always the same."""
+    conditioned = condition(model, sample)
+    noise = torch.randn(conditioned.x0.shape, generator=torch.Generator().manual_seed(0)).to(conditioned.x0)
+    sigma = float(model.model.model_sampling.percent_to_sigma(0.5))
+    return predict_x0(model, [conditioned], noise, torch.tensor([sigma], device=conditioned.x0.device)).detach()
+
+
+def trial(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Tensor:
+    """``prediction`` as when generating, on a loaded ``model``, to see that it can take such a sample at all.
+
+    Raises:
+        ValueError: it cannot, or gives no numbers.
+    """
+    try:
+        with torch.inference_mode():
+            predicted = prediction(model, sample)
+    except comfy.model_management.OOM_EXCEPTION:
+        raise
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        height, width = sample.latent.shape[-2:]
+        raise ValueError(
+            f"{type(model.model).__name__} cannot take {sample.name}, whose latent is {width} x {height}: {error}. Choose "
+            "another resolution in Load Paired Dataset."
+        ) from error
+    if not torch.isfinite(predicted).all():
+        damaged = [name for name, p in model.model.named_parameters() if not torch.isfinite(p.float()).all()]
+        raise ValueError(
+            f"The base model is damaged: {damaged[0]} holds NaN or infinity. Download its file again." if damaged else
+            f"{type(model.model).__name__} gives NaN for {sample.name}. Load it with another weight_dtype, such as default."
+        )  # fmt: skip
+    return predicted
+
+
+def check_reads_references(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> None:
+    """Compare a forward for a sample with that for the same sample with other references; ``model`` is loaded.
+
+    Found by trying, not by the model's class, since plain Flux and Kontext share one.
+
+    Raises:
+        ValueError: the model gives the same for both, so it could never learn an edit.
+    """
+    with torch.inference_mode():
+        if torch.equal(prediction(model, sample), prediction(model, sample.with_other_references())):
+            raise ValueError(
+                f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from "
+                "pairs. Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
+            )
+
+
+def check_unchanged(plain: torch.Tensor, training: torch.Tensor, tolerance: float = 0.02) -> None:
+    """Check that the model computes in training what it computes when it generates; a LoRA begins without effect.
+
+    ``tolerance`` is relative and leaves room for rounding in half precision; a model whose code does something else when
+    gradients are wanted is further off.
+    """
+    difference = (training.float() - plain.float()).norm() / plain.float().norm()
+    if difference > tolerance:
+        raise RuntimeError(
+            f"While training, this model gives something else than when generating (relative difference {difference:.1e}). "
+            "A LoRA would learn to undo that. Please report it with the model's name."
+        )

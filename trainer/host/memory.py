@@ -5,7 +5,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from .forward import Conditioned
+from .encode import Encoded, tensors
 
 GIB = 1024**3
 
@@ -16,33 +16,33 @@ def wants_checkpointing(model: comfy.model_patcher.ModelPatcher) -> bool:
 
 
 def activation_estimate(
-    model: comfy.model_patcher.ModelPatcher, samples: list[Conditioned], batch_size: int, checkpointing: bool
+    model: comfy.model_patcher.ModelPatcher, sample: Encoded, batch_size: int, checkpointing: bool
 ) -> int:
-    """Bytes of activations for one step, from ComfyUI's own estimate for inference.
+    """Bytes of activations for one step of samples like this one, from ComfyUI's own estimate for inference.
 
     Inference keeps about one block's activations. So does training with gradient checkpointing, a second time for the
     gradients, and the inputs of the other blocks; without checkpointing it keeps all of them.
     """
-    tokens = max((sample.x0 for sample in samples), key=torch.Tensor.numel)
-    references = sum(t.numel() for t in samples[0].conds["ref_latents"].cond) if "ref_latents" in samples[0].conds else 0
-    shape = [batch_size, *tokens.shape[1:]]
-    one_block = model.model.memory_required(shape) * (1 + references / tokens.numel())
+    references = sum(latent.numel() for latent in sample.references)
+    one_block = model.model.memory_required([batch_size, *sample.latent.shape[1:]])
+    one_block *= 1 + references / sample.latent.numel()
     blocks = sum(len(m) for m in model.model.diffusion_model.children() if isinstance(m, torch.nn.ModuleList))
     return int(one_block * (3 if checkpointing else max(blocks, 3)))
 
 
-def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: int) -> None:
+def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: int = 0) -> None:
     """Load the model for training: ``activations`` bytes, and 16 for each of the ``trainable`` float32 numbers
     (weight, gradient, and the two moments of AdamW)."""
     with torch.inference_mode():  # outside it the loaded weights would break later inference
         comfy.model_management.load_models_gpu([model], memory_required=activations + 16 * trainable)
 
 
-def check_finite(base: torch.nn.Module) -> None:
-    """Raise ValueError that names the first weight with a NaN or an infinity, if there is one."""
-    for name, p in base.named_parameters():
-        if not torch.isfinite(p.float()).all():
-            raise ValueError(f"The base model is damaged: {name} holds NaN or infinity. Download its file again.")
+def release(*patchers: comfy.model_patcher.ModelPatcher) -> None:
+    """Give the devices back that these models are loaded on; ComfyUI loads them again when they are used."""
+    loaded = comfy.model_management.current_loaded_models
+    done = [m for m in loaded if m.model is not None and any(m.model.is_clone(patcher) for patcher in patchers)]
+    for device in {m.device for m in done}:
+        comfy.model_management.free_memory(1e30, device, [m for m in loaded if m not in done])
 
 
 def check_interrupted() -> None:
@@ -65,15 +65,12 @@ def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
         digest.update(torch.cat(values).numpy().tobytes())
     for name, patches in sorted(patcher.patches.items()):
         for strength, patch, *_ in patches:
-            digest.update(f"{name} {strength} {_tensors(patch)}".encode())
+            digest.update(f"{name} {strength} {_shapes_and_norms(patch)}".encode())
     sampling = patcher.object_patches.get("model_sampling", getattr(patcher.model, "model_sampling", None))
     digest.update(f"{type(sampling).__name__} {getattr(sampling, 'shift', None)}".encode())
     return digest.hexdigest()
 
 
-def _tensors(value) -> list:
-    """Shape and norm of every tensor in a patch: an adapter, or nested lists and tuples."""
-    if isinstance(value, torch.Tensor):
-        return [(tuple(value.shape), float(value.float().norm()))]
-    children = value if isinstance(value, (list, tuple)) else getattr(value, "weights", None) or ()
-    return [found for child in children for found in _tensors(child)]
+def _shapes_and_norms(patch) -> list:
+    """Of every tensor in a patch: an adapter, or nested lists and tuples."""
+    return [(tuple(t.shape), float(t.float().norm())) for t in tensors(getattr(patch, "weights", patch))]

@@ -1,0 +1,243 @@
+"""Pictures and captions are encoded once, kept on disk, and only some of them in memory."""
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pictures import textured
+
+
+@pytest.fixture(scope="module")
+def zoo(comfy):
+    import zoo
+
+    return zoo
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i in range(4):
+        textured(2 * i, (64, 64)).save(folder / f"photo{i}_start.png")
+        textured(2 * i + 1, (64, 64)).save(folder / f"photo{i}_end.png")
+        (folder / f"photo{i}.txt").write_text(f"caption {i}")
+    return folder
+
+
+@pytest.fixture
+def encoders(zoo, trainer):
+    """A text encoder and a VAE that count what they encode, each around a small module that ComfyUI manages."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    kind = zoo.KINDS[0]
+
+    def managed(seed):
+        module = torch.nn.Linear(4, 4)
+        module.weight.data = torch.full((4, 4), float(seed))
+        device = comfy.model_management.get_torch_device()
+        return comfy.model_patcher.ModelPatcher(module, device, torch.device("cpu"))
+
+    class Clip(zoo.Clip):
+        patcher, layer_idx, tokenizer_options, texts = managed(1), None, {}, []
+
+        def encode_from_tokens_scheduled(self, tokens):
+            comfy.model_management.load_models_gpu([self.patcher])
+            self.texts.append(tokens[0])
+            return super().encode_from_tokens_scheduled(tokens)
+
+    class Vae(zoo.Vae):
+        patcher, pictures = managed(2), 0
+
+        def encode(self, pixels):
+            comfy.model_management.load_models_gpu([self.patcher])
+            self.pictures += 1
+            return super().encode(pixels)
+
+    return SimpleNamespace(clip=Clip(kind), vae=Vae(kind), model=zoo.model(kind), managed=managed, kind=kind)
+
+
+@pytest.fixture
+def encoded(encoders, folder, trainer, plain, tmp_path):
+    """`encoded()`: the samples of the folder as a run gets them, and how many texts and pictures were encoded for it."""
+    dataset, encoding = plain("dataset"), trainer("encoding")
+
+    def run(several=False, limit=2**40, **reading):
+        with plain("cache").Cache() as cache:
+            opened, _ = dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, lambda *_: None)
+        encoders.clip.texts.clear()
+        encoders.vae.pictures = 0
+        store = trainer("host.store").Store(tmp_path / "encodings", limit)
+        with torch.inference_mode():
+            samples = encoding.encoded(
+                encoders.model, encoders.clip, encoders.vae, opened, store,
+                encoding.fingerprint(encoders.clip, encoders.vae), several, lambda text: None,
+            )  # fmt: skip
+        return samples, (len(encoders.clip.texts), encoders.vae.pictures)
+
+    return run
+
+
+def test_nothing_is_encoded_twice(encoded):
+    first, counts = encoded()
+    assert counts == (4, 8)
+    again, counts = encoded()
+    assert counts == (0, 0)
+    for a, b in zip(first, again, strict=True):
+        assert a.name == b.name and torch.equal(a.latent, b.latent) and torch.equal(a.references[0], b.references[0])
+        assert torch.equal(a.conditioning[0][0], b.conditioning[0][0]) and a.conditioning[0][1]["guidance"] == 1.0
+
+
+def test_what_comes_from_disk_is_what_the_nodes_gave(encoded, zoo, trainer, folder, plain):
+    samples, _ = encoded()
+    images = plain("images")
+    pictures = [images.load(folder / f"photo2_{part}.png", images.colour("white")) for part in ("start", "end")]
+    pictures, kind = images.on_one_grid(pictures, 64), zoo.KINDS[0]
+    family = trainer("host.families").family_of(zoo.model(kind).model)
+    direct = trainer("host.encode").encode(family, zoo.Clip(kind), zoo.Vae(kind), "photo2", pictures, "caption 2", False)
+    assert samples[2].name == "photo2" and torch.equal(samples[2].latent, direct.latent)
+    (text, options), (wanted, wanted_options) = samples[2].conditioning[0], direct.conditioning[0]
+    assert torch.equal(text, wanted) and options.keys() == wanted_options.keys()
+    assert torch.equal(options["pooled_output"], wanted_options["pooled_output"])
+
+
+@pytest.mark.parametrize(
+    "change, counts",
+    [
+        (lambda folder, encoders: (folder / "photo1.txt").write_text("another"), (1, 2)),
+        (lambda folder, encoders: textured(99, (64, 64)).save(folder / "photo1_start.png"), (1, 2)),
+        (lambda folder, encoders: shutil.copy(folder / "photo0_end.png", folder / "photo3_end.png"), (1, 2)),
+        (lambda folder, encoders: [file.rename(folder / f"renamed{file.name}") for file in folder.iterdir()], (0, 0)),
+        (lambda folder, encoders: setattr(encoders.clip, "layer_idx", -2), (4, 8)),
+        (lambda folder, encoders: encoders.clip.tokenizer_options.update(t5xxl_min_length=1), (4, 8)),
+        (lambda folder, encoders: setattr(encoders.clip, "patcher", encoders.managed(3)), (4, 8)),
+        (lambda folder, encoders: setattr(encoders.vae, "patcher", encoders.managed(3)), (4, 8)),
+    ],
+    ids=["caption", "input", "target", "names", "clip skip", "tokenizer", "text encoder", "VAE"],
+)  # fmt: skip
+def test_only_what_has_changed_is_encoded_again(encoded, encoders, folder, change, counts):
+    encoded()
+    change(folder, encoders)
+    samples, seen = encoded()
+    encoders.clip.tokenizer_options.clear()
+    assert seen == counts and len(samples) == 4
+
+
+def test_how_it_is_read_matters_too(encoded):
+    encoded()
+    assert encoded(resolution=128)[1] == (4, 8)
+    assert encoded(trigger_word="zebra")[1] == (4, 8)
+    assert encoded(several=True)[1] == (4, 8)
+
+
+def test_few_samples_stay_in_memory(encoded, trainer, monkeypatch):
+    samples, _ = encoded()
+    one = sum(t.nbytes for t in trainer("host.encode").tensors([samples[0].latent, samples[0].conditioning]))
+    reads = []
+    get = samples.store.get
+    monkeypatch.setattr(samples.store, "get", lambda *a: (reads.append(a), get(*a))[1])
+    bounded = trainer("host.store").Stored(samples.store, dict(samples.keys), limit=2 * one + one // 2)
+    for i in (0, 1, 0, 1, 2, 2, 1):
+        assert bounded[i].name == f"photo{i}" and len(bounded._kept) <= 2
+    assert len(reads) == 3
+    bounded[0]
+    assert len(reads) == 4, "the least recently used had gone"
+
+
+def test_a_run_on_little_memory_is_the_same_run(encoded, encoders, trainer):
+    loop, samples = trainer("loop"), encoded()[0]
+    tight = trainer("host.store").Stored(samples.store, dict(samples.keys), limit=1)
+    with torch.inference_mode():
+        a, b = (
+            loop.train(encoders.model, data, loop.Settings(2, 2, 0), 4, 1e-3, lambda step, loss: None) for data in (samples, tight)
+        )
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_text_encoder_and_vae_are_gone_when_the_model_is_loaded(encoded, encoders, trainer, monkeypatch):
+    import comfy.model_management
+
+    beside, load = [], comfy.model_management.load_models_gpu
+
+    def watched(models, *args, **kwargs):
+        if encoders.model in models:
+            loaded = [m.model for m in comfy.model_management.current_loaded_models]
+            beside.append([p for p in loaded if p in (encoders.clip.patcher, encoders.vae.patcher)])
+        return load(models, *args, **kwargs)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", watched)
+    samples, _ = encoded()
+    loop = trainer("loop")
+    with torch.inference_mode():
+        loop.train(encoders.model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: None)
+    assert beside == [[], []]
+
+
+def test_a_damaged_file_is_made_again(encoded, tmp_path):
+    encoded()
+    file = sorted((tmp_path / "encodings").iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-10])
+    assert encoded()[1] == (1, 2)
+
+
+def test_the_least_recently_used_files_make_room(encoded, tmp_path, folder):
+    import os
+
+    encoded()
+    files = sorted((tmp_path / "encodings").iterdir())
+    for age, file in enumerate(files):
+        os.utime(file, (1000 - age, 1000 - age))
+    encoded(limit=2 * files[0].stat().st_size + 10, resolution=128)
+    assert [file.exists() for file in files] == [True, True, False, False]
+
+
+def test_a_file_that_changes_meanwhile_is_named(encoded, encoders, folder, monkeypatch):
+    encode, done = encoders.vae.encode, []
+
+    def meanwhile(pixels):
+        if not done:
+            textured(77, (64, 64)).save(folder / "photo2_end.png")
+        done.append(1)
+        return encode(pixels)
+
+    monkeypatch.setattr(encoders.vae, "encode", meanwhile)
+    with pytest.raises(ValueError, match="photo2 has changed"):
+        encoded()
+
+
+def test_a_model_without_references_is_refused_before_the_rest_is_encoded(encoded, encoders, zoo):
+    encoders.model = zoo.model(next(kind for kind in zoo.KINDS if kind.name == "SD3"))
+    with pytest.raises(ValueError, match="SD3.*takes no reference images"):
+        encoded()
+    assert len(encoders.clip.texts) == 1
+
+
+def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
+    """With ComfyUI's own tokenizer of Stable Diffusion, which reads 77 tokens at a time."""
+    import comfy.sd1_clip
+
+    dataset = plain("dataset")
+    (folder / "photo3.txt").write_text("a very long caption " * 40)
+    with plain("cache").Cache() as cache:
+        opened, _ = dataset.open_dataset(folder, dataset.Reading(resolution=64), cache, lambda *_: None)
+    tokenizer = comfy.sd1_clip.SD1Tokenizer()
+    clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
+    warning = trainer("encoding").caption_warning(clip, opened)
+    assert "The caption of photo3" in warning and "77 tokens" in warning and "3 parts" in warning
+    (folder / "photo3.txt").write_text("a short one")
+    with plain("cache").Cache() as cache:
+        opened, _ = dataset.open_dataset(folder, dataset.Reading(resolution=64), cache, lambda *_: None)
+    assert trainer("encoding").caption_warning(clip, opened) is None
+
+
+def test_a_size_that_the_model_cannot_take_is_named(zoo, trainer):
+    kind = next(kind for kind in zoo.KINDS if kind.name == "SD3")  # made for at most 16 by 16 tokens
+    loop = trainer("loop")
+    with torch.inference_mode():
+        model = zoo.model(kind)
+        samples = [zoo.encoded(kind, 1, 0), zoo.encoded(kind, 2, 0, size=(64, 512))]
+        with pytest.raises(ValueError, match="SD3 cannot take sample2, whose latent is 64 x 8.*another resolution"):
+            loop.train(model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: pytest.fail("it trained"))

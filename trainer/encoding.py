@@ -1,0 +1,66 @@
+"""From a folder of pairs to samples as the model takes them: each encoded once, and kept on disk."""
+import hashlib
+from collections.abc import Callable
+
+from .data.dataset import PairedDataset
+from .data.pairs import DatasetError
+from .host import encode, families, forward, memory
+from .host.store import Store, Stored
+
+
+def fingerprint(clip, vae) -> list:
+    """What text embeddings and latents depend on beside the pictures and captions."""
+    options = clip.layer_idx, sorted(getattr(clip, "tokenizer_options", {}).items())
+    return [memory.fingerprint(clip.patcher), repr(options), memory.fingerprint(vae.patcher)]
+
+
+def caption_warning(clip, dataset: PairedDataset) -> str | None:
+    """What to say of captions that the text encoder cannot read in one go."""
+    longest = max(dataset.samples, key=lambda sample: len(dataset.caption(sample)))
+    split = encode.split_caption(clip, dataset.caption(longest))
+    return split and (
+        f"The caption of {longest.name} is longer than the {split[1]} tokens that the text encoder reads at once. Nothing is "
+        f"left out: it is read in {split[0]} parts, as in your graph, but the model follows short captions better."
+    )
+
+
+def encoded(
+    model, clip, vae, dataset: PairedDataset, store: Store, encoders: list, several: bool, on_phase: Callable[[str], None]
+) -> Stored:  # fmt: skip
+    """Every sample as the nodes of a graph give it; what the store has is not encoded again.
+
+    ``encoders`` is the fingerprint of text encoder and VAE, which are given back to ComfyUI before the model is loaded;
+    ``several`` asks the model as one that takes several references.
+
+    Raises:
+        ValueError: the model cannot take so many references, or none at all; found before more than one is encoded.
+        DatasetError: a file has changed since the dataset was opened.
+    """
+    family = families.family_of(model.model)
+    families.check_counts(model.model, {sample.name: len(sample.starts) for sample in dataset.samples})
+    how = [family.name, several, *encoders]
+    keys = {
+        sample.name: hashlib.sha256(
+            repr([dataset.content[sample.name], dataset.caption(sample), len(sample.starts), how]).encode()
+        ).hexdigest()
+        for sample in dataset.samples
+    }
+    store.make_room()
+    pairs_first = sorted(dataset.samples, key=lambda sample: not sample.starts)
+    for i, sample in enumerate(pairs_first, 1):
+        key = keys[sample.name]
+        if key not in store:
+            on_phase(f"encoding {i}/{len(keys)}  {sample.name}")
+            images = dataset.images(sample)
+            if dataset.has_changed(sample):
+                raise DatasetError(f"A file of {sample.name} has changed since the dataset was read. Queue again.")
+            caption = dataset.caption(sample)
+            store.put(key, encode.encode(family, clip, vae, sample.name, images, caption, several))
+            memory.check_interrupted()
+        if i == 1 and sample.starts:
+            memory.release(clip.patcher, vae.patcher)
+            first = store.get(key, sample.name)
+            memory.load(model, memory.activation_estimate(model, first, 1, checkpointing=True))
+            forward.check_reads_references(model, first)
+    memory.release(clip.patcher, vae.patcher)
+    return Stored(store, keys)
