@@ -1,7 +1,7 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, compare, dataset, demo, routes, save_pair, train  # noqa: F401  (routes registers itself)
+from . import apply, collect, compare, dataset, demo, routes, save_pair, train  # noqa: F401  (routes registers itself)
 
 
 class PairLoRAExtension(ComfyExtension):
@@ -9,6 +9,7 @@ class PairLoRAExtension(ComfyExtension):
         return [
             dataset.PairLoRADataset,
             dataset.PairLoRASample,
+            collect.PairLoRACollect,
             save_pair.PairLoRASavePair,
             train.PairLoRASettings,
             train.PairLoRATrain,

@@ -2,8 +2,8 @@
 from host import ROOT
 
 NODES = {
-    "PairLoRADataset", "PairLoRASample", "PairLoRASavePair", "PairLoRASettings", "PairLoRATrain", "PairLoRALoad", "PairLoRABeforeAfter",
-    "PairLoRADemoModel",
+    "PairLoRADataset", "PairLoRASample", "PairLoRACollect", "PairLoRASavePair", "PairLoRASettings", "PairLoRATrain",
+    "PairLoRALoad", "PairLoRABeforeAfter", "PairLoRADemoModel",
 }  # fmt: skip
 
 
@@ -25,6 +25,7 @@ def test_inputs_keep_their_order(client):
     assert inputs("PairLoRADataset")[:7] == [
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"]  # fmt: skip
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
+    assert inputs("PairLoRACollect")[:2] == ["conditioning", "latent"]
     assert inputs("PairLoRASettings")[:4] == ["rank", "batch_size", "seed", "timesteps"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
