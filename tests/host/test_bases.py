@@ -1,4 +1,5 @@
 """Bases as users have them: however the weights are stored, gradients are those of the weights that they stand for."""
+import contextlib
 import copy
 import inspect
 
@@ -90,6 +91,17 @@ def test_dtype(zoo, kind, cell, compared, dtype, compute, tolerance):
     assert error <= tolerance
 
 
+def test_fp8_with_fast(zoo, kind, cell, compared):
+    """ComfyUI's --fast multiplies in fp8 and clamps a layer's input in place; gradients are those of the weights, within
+    the rounding of fp8."""
+    import comfy.ops
+
+    model = zoo.model(kind, FLOAT8, compute=torch.float32, operations=comfy.ops.fp8_ops)
+    error = compared(model, parameters(model))
+    cell(f"{error:.0e}")
+    assert error < 0.2
+
+
 def test_scaled_fp8(zoo, kind, cell, compared):
     import comfy.ops
 
@@ -178,6 +190,32 @@ def test_streamed(zoo, kind, cell, compared):
     error = compared(model, parameters(model), streamed=True)
     cell(f"{error:.0e}")
     assert error < 1e-6
+
+
+def test_streamed_through_one_buffer(zoo, kind, cell, compared, trainer, monkeypatch):
+    """Newer hosts stream every layer's weights through the same buffer, made in inference mode."""
+    import comfy.ops
+
+    fetch, autograd = comfy.ops.cast_bias_weight, trainer("host.autograd")
+    with torch.inference_mode():
+        buffer = torch.empty(2**20)
+
+    def through_buffer(module, *args, **kwargs):
+        weight, bias, *stream = fetch(module, *args, **kwargs)
+        held, start = [], 0
+        for t in (weight, bias):
+            held.append(None if t is None else buffer[start : start + t.numel()].view(t.shape).copy_(t))
+            start += 0 if t is None else t.numel()
+        return *held, *stream
+
+    model = zoo.model(kind, operations=comfy.ops.manual_cast)
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", through_buffer)
+    error = compared(model, parameters(model))
+    cell(f"{error:.0e}")
+    assert error < 1e-6
+    monkeypatch.setattr(autograd, "lasting_weights", contextlib.nullcontext)
+    with pytest.raises(RuntimeError, match="[Ii]nference"):
+        compared(model, parameters(model))
 
 
 def test_patched(zoo, tiny, kind, cell, compared, trainer):

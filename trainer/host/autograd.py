@@ -1,12 +1,14 @@
 """What makes gradients through ComfyUI's model code exact, on weights that ComfyUI keeps managing.
 
-Three things stand in the way. The executor's weights are inference tensors, which autograd refuses to save; model code
-updates tensors in place that autograd has saved; and optimized attention kernels have no backward. FrozenLinear,
-`usable_by_autograd`, `out_of_place_updates` and `ATTENTION` answer them.
+Four things stand in the way. The executor's weights are inference tensors, which autograd refuses to save; streamed
+weights lie in buffers that the next layer uses again; model code updates tensors in place that autograd has saved; and
+optimized attention kernels have no backward. FrozenLinear, `usable_by_autograd`, `lasting_weights`,
+`out_of_place_updates` and `ATTENTION` answer them.
 """
 import contextlib
 from collections.abc import Iterator
 
+import comfy.ops
 import torch
 from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
@@ -41,7 +43,12 @@ def frozen(module: torch.nn.Module):
     What comes in front of all LoRA layers needs no gradient at all, and some models update it in place (OmniGen2), which
     a view made by an autograd function does not allow.
     """
-    forward = module.forward
+    forward = plain = module.forward
+    if getattr(module.weight, "dtype", None) == torch.float8_e4m3fn:  # with --fast it clamps its input in place
+
+        def forward(x: torch.Tensor) -> torch.Tensor:
+            return plain(x.clone())
+
     return lambda x: FrozenLinear.apply(x, module, forward) if x.requires_grad else forward(x)
 
 
@@ -89,10 +96,36 @@ def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
                     if plain and (tensor.is_inference() or tensor.requires_grad) and tensor.device.type != "meta":
                         replaced.append((tensors, name, tensor))
                         tensors[name] = torch.nn.Parameter(alias(tensor), requires_grad=False) if wrap else alias(tensor)
+                        tensors[name].__dict__.update(tensor.__dict__)  # newer hosts note there what to cast it to
         yield
     finally:
         for tensors, name, tensor in replaced:
             tensors[name] = tensor
+
+
+@contextlib.contextmanager
+def lasting_weights() -> Iterator[None]:
+    """Let autograd save the weights that ComfyUI casts, moves or patches for one call of a layer.
+
+    Newer hosts move them through buffers that belong to inference mode and to the next layer as well, so autograd would
+    refuse them, or find another layer's weights at backward. Norms and convolutions get copies of their own; Linears
+    save none (FrozenLinear).
+    """
+    fetch = comfy.ops.cast_bias_weight
+
+    def fetch_to_keep(module: torch.nn.Module, *args, **kwargs):
+        with torch.inference_mode():
+            weight, bias, *stream = fetch(module, *args, **kwargs)
+        if not is_linear(module):
+            own = list(module._parameters.values())
+            weight, bias = (t if t is None or any(t is p for p in own) else t.clone() for t in (weight, bias))
+        return weight, bias, *stream
+
+    comfy.ops.cast_bias_weight = fetch_to_keep
+    try:
+        yield
+    finally:
+        comfy.ops.cast_bias_weight = fetch
 
 
 @contextlib.contextmanager
@@ -161,6 +194,7 @@ def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, ch
         stack.enter_context(compat.training_mode())
         stack.enter_context(usable_by_autograd(model))
         stack.enter_context(replaced_forwards(linears))
+        stack.enter_context(lasting_weights())
         stack.enter_context(out_of_place_updates())
         if checkpointing:
             stack.enter_context(checkpointed(diffusion_model))
