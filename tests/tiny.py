@@ -82,6 +82,24 @@ class Training:
         return torch.cat([gradient.flatten().double() for gradient in gradients])
 
 
+def effect_error(training, sample) -> float:
+    """The effect of the layers on the output as training sees it, against that of the LoRA through ComfyUI's loader."""
+    import comfy.model_management
+
+    model, forward = training.model, module("host.forward")
+    with torch.inference_mode():
+        sigma, (noise,) = draws([sample])
+        comfy.model_management.load_models_gpu([model])
+        plain = forward.predict_x0(model, [sample], noise, sigma)
+        with training.lora.attached():
+            seen = forward.predict_x0(model, [sample], noise, sigma)
+        patched = module("host.apply").with_lora(model, training.lora.state_dict(), 1.0)
+        comfy.model_management.load_models_gpu([patched])
+        loaded = forward.predict_x0(patched, [sample], noise, sigma)
+        comfy.model_management.load_models_gpu([model])
+    return relative((loaded - plain).float(), (seen - plain).float())
+
+
 def draws(samples, seed=3):
     """A sigma and noise for each sample."""
     generator = torch.Generator().manual_seed(seed)

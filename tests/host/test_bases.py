@@ -41,27 +41,26 @@ def cell(request, matrix, kind):
 
 @pytest.fixture
 def compared(zoo, tiny, kind, trainer):
-    """`compared(model, weights)`: the relative difference of the gradient to that of the float32 model with ``weights``;
-    on the way the model is trained, and found to be as before. ``streamed`` leaves the weights where they are."""
+    """`compared(model, weights)`: the relative difference of the gradient to that of the float32 model with ``weights``
+    and ``model_sampling``; on the way the model is trained, and found to be as before."""
     import comfy.model_management
 
-    def run(model, weights, streamed=False):
+    def run(model, weights, model_sampling=None):
         plain = zoo.model(kind)
         for name, p in parameters(plain).items():
             p.data = weights[name].detach().float().clone()
+        if model_sampling:
+            plain.model.model_sampling = model_sampling
         with torch.inference_mode():  # as in ComfyUI's executor
             samples = [zoo.sample(kind, plain, i, 1) for i in range(2)]
-            if streamed:
-                model.partially_load(model.load_device, 1)
-            else:
-                comfy.model_management.load_models_gpu([model])
+            comfy.model_management.load_models_gpu([model])
             before = tiny.state(model)
-        step = samples, *tiny.draws(samples)
-        gradients = [tiny.Training(patcher, checkpointing=True).gradient(*step) for patcher in (model, plain)]
+        gradients, (_, noise) = [], tiny.draws(samples)
+        for patcher in (model, plain):
+            sigma = trainer("host.sampling").sigmas(patcher, samples, torch.tensor([0.3, 0.6]), "uniform")
+            gradients.append(tiny.Training(patcher, checkpointing=True).gradient(samples, sigma, noise))
         with torch.inference_mode():
             tiny.same(tiny.state(model), before)
-            if streamed:  # a run would load it
-                return tiny.relative(*gradients)
             loop = trainer("loop")
             encoded = [zoo.encoded(kind, i, 1) for i in range(2)]
             lora = loop.train(model, encoded, loop.Settings(2, 2, 0), 2, 1e-3, lambda step, loss: None)
@@ -184,10 +183,20 @@ def test_gguf(zoo, kind, cell, compared):
     assert error < 1e-5
 
 
-def test_streamed(zoo, kind, cell, compared):
-    """Weights that stay where they are and are moved layer by layer."""
-    model = zoo.model(kind)
-    error = compared(model, parameters(model), streamed=True)
+def test_streamed(zoo, kind, cell, compared, monkeypatch):
+    """Weights that stay where they are and are moved layer by layer, as on a device that has no room for them."""
+    import comfy.model_management
+
+    model, loaded = zoo.model(kind), []
+
+    def load(models, **options):
+        if models == [model] and not loaded:
+            model.partially_load(model.load_device, 1)
+            loaded.append(model)
+
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", load)
+    error = compared(model, parameters(model))
+    assert any(getattr(m, "comfy_cast_weights", False) for m in model.model.modules()), "layers are streamed"
     cell(f"{error:.0e}")
     assert error < 1e-6
 
@@ -232,3 +241,33 @@ def test_patched(zoo, tiny, kind, cell, compared, trainer):
     error = compared(model, weights)
     cell(f"{error:.0e}")
     assert error < 1e-5
+
+
+def test_another_sampling(zoo, tiny, kind, cell, compared, trainer):
+    """Flux with the graph's own shift, a UNet told to predict v: both are trained as what they then are."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingFlux
+
+    plain = zoo.model(kind)
+    if kind.name.startswith("FLUX"):
+        (model,) = ModelSamplingFlux().patch(plain, 2.0, 2.0, 1024, 1024)
+    else:
+        (model,) = ModelSamplingDiscrete().patch(plain, "v_prediction", False)
+    error = compared(model, parameters(plain), model.get_model_object("model_sampling"))
+    assert compared(model, parameters(plain)) > 0.1, "without it the gradient is another"
+    cell(f"{error:.0e}")
+    assert error < 1e-6
+
+
+@pytest.mark.parametrize(
+    "dtype, compute, tolerance",
+    [(torch.float32, None, 1e-5), (torch.bfloat16, None, 0.1), (torch.float16, None, 0.02), (FLOAT8, torch.bfloat16, 1)],
+    ids=["effect in float32", "effect in bf16", "effect in fp16", "effect in fp8"],
+)  # fmt: skip
+def test_file(zoo, tiny, kind, cell, dtype, compute, tolerance):
+    """How far the effect of the LoRA, which ComfyUI adds to weights of this dtype, is from what training saw."""
+    model = zoo.model(kind, dtype, compute=compute)
+    with torch.inference_mode():
+        sample = zoo.sample(kind, model, 1, 1)
+    error = tiny.effect_error(tiny.Training(model), sample)
+    cell(f"{error:.0e}")
+    assert error < tolerance

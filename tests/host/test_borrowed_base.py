@@ -62,9 +62,7 @@ def test_the_same_arguments_give_the_same_lora(tiny, trainer):
 
 def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer, tmp_path):
     """The output with the layers attached equals the output with the LoRA on the model through ComfyUI's loader."""
-    import comfy.model_management
-
-    apply, forward = trainer("host.apply"), trainer("host.forward")
+    apply = trainer("host.apply")
 
     def save(tensors):
         safetensors.torch.save_file(tensors, tmp_path / "x.safetensors")
@@ -72,19 +70,10 @@ def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer, tmp_path):
 
     with torch.inference_mode():
         model = tiny.flux()
-        sample = tiny.sample(model, 1)
         training = tiny.Training(model)
         lora = training.lora.state_dict()
         apply.prove(model, save(lora), lora)
-        sigma, (noise,) = tiny.draws([sample])
-        plain = forward.predict_x0(model, [sample], noise, sigma)
-        with training.lora.attached():
-            seen = forward.predict_x0(model, [sample], noise, sigma)
-        patched = apply.with_lora(model, lora, 1.0)
-        comfy.model_management.load_models_gpu([patched])
-        loaded = forward.predict_x0(patched, [sample], noise, sigma)
-        comfy.model_management.load_models_gpu([model])
-    assert tiny.relative(loaded - plain, seen - plain) < 1e-4
+    assert tiny.effect_error(training, tiny.sample(model, 1)) < 1e-5
 
     key = next(k for k in lora if "lora_A" in k)
     with pytest.raises(RuntimeError, match="would not load 1 keys"):
