@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 from host import HOST, Host, SetupError  # noqa: E402
 
-PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "hypothesis", "playwright")
+PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "hypothesis", "playwright", "diffusers==0.39.0")
 APT = HOST / "chromium"
 
 

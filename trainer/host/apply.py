@@ -34,13 +34,17 @@ def prove(
     used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
     if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
         raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
-    if 2 * len(patches) != len(trained):
-        raise RuntimeError(f"{file}: ComfyUI changes {len(patches)} layers, training {len(trained) // 2}. Please report it.")
+    layers: dict[str, list] = {}  # of some, a file may have the rows in parts, each with where it belongs
     for key, patch in patches.items():
+        key, offset = (key, None) if isinstance(key, str) else key[:2]
+        layers.setdefault(key, []).append((1.0, patch, 1.0, offset, None))
+    if 2 * len(layers) != len(trained):
+        raise RuntimeError(f"{file}: ComfyUI changes {len(layers)} layers, training {len(trained) // 2}. Please report it.")
+    for key, parts in layers.items():
         path = key.removesuffix(".weight")
         a, b = (trained[f"{path}.lora_{x}.weight"].float() for x in "AB")
         weight = torch.zeros(b.shape[0], a.shape[1])
-        changed = comfy.lora.calculate_weight([(1.0, patch, 1.0, None, None)], weight, key)
+        changed = comfy.lora.calculate_weight(parts, weight, key)
         error = (changed - b @ a).norm() / (b @ a).norm().clamp_min(1e-12)
         if not error <= tolerance:
             raise RuntimeError(f"{file}: the effect on {key} differs by {error:.1e} from training. Please report it.")

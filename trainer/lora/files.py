@@ -59,7 +59,16 @@ def metadata(
 
 def named(lora: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
     """The LoRA under the names that both ComfyUI and diffusers' converters take: for FLUX.1 kohya's lora_down and
-    lora_up, for all others peft's lora_A and lora_B."""
-    if family != "FLUX.1":
+    lora_up, for all others peft's lora_A and lora_B, with Z-Image's attention divided as diffusers has it."""
+    if family == "FLUX.1":
+        return {key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): value for key, value in lora.items()}
+    if family != "Z-Image":
         return lora
-    return {key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): value for key, value in lora.items()}
+    divided = {}
+    for key, value in lora.items():
+        if ".attention.qkv." in key:  # lora_B has the rows of all three, one below the other
+            parts = value.chunk(3) if "lora_B" in key else [value] * 3
+            divided |= {key.replace("qkv", to): part.clone() for to, part in zip(("to_q", "to_k", "to_v"), parts)}
+        else:
+            divided[key.replace(".attention.out.", ".attention.to_out.0.")] = value
+    return divided
