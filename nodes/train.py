@@ -119,6 +119,7 @@ class PairLoRATrain(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None):
         bar, node, warnings = comfy.utils.ProgressBar(steps), cls.hidden.unique_id, []
+        base_file, lora_files = upstream.files(cls.hidden.prompt, node)
         start = time.monotonic()
 
         def show(text: str) -> None:
@@ -140,7 +141,7 @@ class PairLoRATrain(io.ComfyNode):
             model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
             output=folder_paths.get_output_directory(), loras=folder_paths.get_folder_paths("loras")[0],
             encodings=os.path.join(folder_paths.get_user_directory(), "__pairlora", "encodings"),
-            base_files=upstream.files(cls.hidden.prompt, node),
+            base_file=base_file, lora_files=lora_files,
             graph={"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
             on_step=on_step, on_phase=show, on_warning=on_warning,
         )  # fmt: skip

@@ -23,6 +23,7 @@ class Kind:
     channels: int = 16  # of latents
     scale: int = 8  # pixels on a side of a latent pixel
     frames: bool = False  # latents have a dimension for time
+    file: str = ""  # the name of the file it was loaded from
     needs: str = ""  # what the network's class has on hosts that know the family
 
     @property
@@ -89,7 +90,7 @@ JOYIMAGE = dict(  # its config fixes the rope to heads of 128
 )  # fmt: skip
 KREA2 = dict(
     image_model="krea2", features=32, tdim=32, txtdim=32, heads=2, kvheads=1, layers=2, channels=16, txtlayers=2,
-    txtheads=2, txtkvheads=1, default_ref_method="index",
+    txtheads=2, txtkvheads=1,
 )  # fmt: skip
 CHROMA = dict(
     image_model="chroma", in_channels=64, out_channels=64, patch_size=2, context_in_dim=32, hidden_size=32,
@@ -111,7 +112,8 @@ KINDS = [
     Kind("FLUX.2 klein", "Flux2", FLUX2 | {"txt_ids_dims": [3], "guidance_embed": False}, (1, 3),
          channels=128, scale=16),
     Kind("Qwen-Image-Edit", "QwenImage", QWEN, (1,), frames=True),
-    Kind("Qwen-Image-Edit-2509", "QwenImage", QWEN, (2, 3), frames=True),
+    Kind("Qwen-Image-Edit-2509", "QwenImage", QWEN, (1, 3), frames=True, file="qwen_image_edit_2509.safetensors"),
+    Kind("Qwen-Image-Edit-2511", "QwenImage", QWEN, (1, 3), frames=True, file="qwen_image_edit_2511.safetensors"),
     Kind("OmniGen2", "Omnigen2", OMNIGEN2, (1, 3), text=MASKED),
     Kind("SD1.5 InstructPix2Pix", "SD15_instructpix2pix", UNET | {"in_channels": 8}, (1,), channels=4),
     Kind("SDXL InstructPix2Pix", "SDXL_instructpix2pix", SDXL | {"in_channels": 8}, (1,), channels=4, text=POOLED),
@@ -213,15 +215,14 @@ def picture(seed: int, height=64, width=64):
     return torch.nn.functional.interpolate(small, (height, width), mode="bicubic")[0].movedim(0, -1).clamp(0, 1).numpy()
 
 
-def encoded(kind: Kind, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None, several=None):
+def encoded(kind: Kind, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None):
     """A sample by the family's conditioning nodes from pictures and a caption of its own."""
     from tiny import module
 
-    family = module("host.families").family_of(model(kind).model)
+    family = module("host.families").family_of(model(kind).model, kind.file, references)
     images = [picture(100 * seed + i, *size) for i in range(references)] + [picture(seed, *size)]
-    several = max(kind.references, default=0) > 1 if several is None else several
     return module("host.encode").encode(
-        family, Clip(kind, dtype), Vae(kind, dtype), f"sample{seed}", images, caption or f"caption {seed}", several
+        family, Clip(kind, dtype), Vae(kind, dtype), f"sample{seed}", images, caption or f"caption {seed}"
     )
 
 

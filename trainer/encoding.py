@@ -25,20 +25,19 @@ def caption_warning(clip, dataset: PairedDataset) -> str | None:
 
 
 def encoded(
-    model, clip, vae, dataset: PairedDataset, store: Store, encoders: list, several: bool, on_phase: Callable[[str], None]
+    model, clip, vae, dataset: PairedDataset, store: Store, encoders: list, family: families.Family,
+    on_phase: Callable[[str], None],
 ) -> Stored:  # fmt: skip
     """Every sample as the nodes of a graph give it; what the store has is not encoded again.
 
-    ``encoders`` is the fingerprint of text encoder and VAE, which are given back to ComfyUI before the model is loaded;
-    ``several`` asks the model as one that takes several references.
+    ``encoders`` is the fingerprint of text encoder and VAE, which are given back to ComfyUI before the model is loaded.
 
     Raises:
         ValueError: the model cannot take so many references, or none at all; found before more than one is encoded.
         DatasetError: a file has changed since the dataset was opened.
     """
-    family = families.family_of(model.model)
-    families.check_counts(model.model, {sample.name: len(sample.starts) for sample in dataset.samples})
-    how = [family.name, several, *encoders]
+    families.check_counts(family, {sample.name: len(sample.starts) for sample in dataset.samples})
+    how = [family.name, *encoders]
     keys = {
         sample.name: hashlib.sha256(
             repr([dataset.content[sample.name], dataset.caption(sample), len(sample.starts), how]).encode()
@@ -55,7 +54,7 @@ def encoded(
             if dataset.has_changed(sample):
                 raise DatasetError(f"A file of {sample.name} has changed since the dataset was read. Queue again.")
             caption = dataset.caption(sample)
-            store.put(key, encode.encode(family, clip, vae, sample.name, images, caption, several))
+            store.put(key, encode.encode(family, clip, vae, sample.name, images, caption))
             memory.check_interrupted()
         if i == 1 and sample.starts:
             memory.release(clip.patcher, vae.patcher)

@@ -62,14 +62,14 @@ def free_path(path: Path) -> Path:
 
 def train_once(
     model, clip, vae, dataset: PairedDataset | CollectedDataset, settings: Settings, steps: int, learning_rate: float,
-    name: str, *, output: str, loras: str, encodings: str, base_files: list[str], graph: dict[str, object],
+    name: str, *, output: str, loras: str, encodings: str, base_file: str, lora_files: list[str], graph: dict[str, object],
     on_step: Callable[[int, float], None], on_phase: Callable[[str], None], on_warning: Callable[[str], None],
 ) -> Result:  # fmt: skip
     """Train, or return at once what the same run gave before.
 
-    ``output`` and ``loras`` are ComfyUI's folders, ``encodings`` is where encoded samples are kept. ``base_files`` are the
-    files that the model was loaded from, LoRAs first, as far as they are known; ``graph`` is the prompt and workflow, kept
-    in the file. ``on_step(step, loss)``, ``on_phase(text)`` and ``on_warning(text)`` tell the user.
+    ``output`` and ``loras`` are ComfyUI's folders, ``encodings`` is where encoded samples are kept. ``base_file``
+    is what the model was loaded from, "" where that is not known, and ``lora_files`` are on it; ``graph`` is the prompt
+    and workflow, kept in the file. ``on_step(step, loss)``, ``on_phase(text)`` and ``on_warning(text)`` tell the user.
     Raises DatasetError or ValueError before anything long starts when the input cannot be trained on.
     """
     if error := name_error(name):
@@ -78,9 +78,10 @@ def train_once(
         raise ValueError(f"steps is {steps}; train for at least 1. Start with 1000 for 20 pairs.")
     if not 0 < learning_rate <= 0.1:
         raise ValueError(f"learning_rate is {learning_rate:g}; it lies between 0 and 0.1. Start with 0.0001.")
-    paired, family = isinstance(dataset, PairedDataset), families.family_of(model.model)
+    paired = isinstance(dataset, PairedDataset)
+    family = families.family_of(model.model, base_file, max(dataset.about().inputs))
     base, encoders = memory.fingerprint(model), encoding.fingerprint(clip, vae) if paired else []
-    key = identity([base, *encoders], dataset, settings, learning_rate)
+    key = identity([base, family.name, *encoders], dataset, settings, learning_rate)
     folder = Path(output, "pairlora", f"{name}-{key[:10]}")
     record, weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
     if record.exists() and weights.exists():
@@ -93,15 +94,15 @@ def train_once(
         return Result(safetensors.torch.load_file(weights), file.name, done["report"])
 
     inject.check_rank(model.model.diffusion_model, settings.rank)
-    warnings = [families.distilled_warning(model.model, base_files), encoding.caption_warning(clip, dataset) if paired else None]
+    warnings = [families.distilled_warning(family, [base_file, *lora_files])]
+    warnings += [encoding.caption_warning(clip, dataset)] if paired else []
     warnings = [warning for warning in warnings if warning]
     for warning in warnings:
         on_warning(warning)
     start = time.monotonic()
     samples = dataset.samples
     if paired:
-        several = families.made_for_several(base_files) or any(len(sample.starts) > 1 for sample in samples)
-        samples = encoding.encoded(model, clip, vae, dataset, Store(Path(encodings)), encoders, several, on_phase)
+        samples = encoding.encoded(model, clip, vae, dataset, Store(Path(encodings)), encoders, family, on_phase)
     on_phase("loading the model")
     losses = []
 
@@ -114,7 +115,6 @@ def train_once(
     folder.mkdir(parents=True, exist_ok=True)
     Path(loras).mkdir(parents=True, exist_ok=True)
     seconds, tenth = time.monotonic() - start, max(1, steps // 10)
-    base_file = next(iter(base_files[-1:]), "")
     header = files.metadata(
         name, key, family.name, dataset.about(), settings, steps, learning_rate, seconds, base, base_file, graph
     )

@@ -62,9 +62,9 @@ def encoders(zoo, trainer):
 @pytest.fixture
 def encoded(encoders, folder, trainer, plain, tmp_path):
     """`encoded()`: the samples of the folder as a run gets them, and how many texts and pictures were encoded for it."""
-    dataset, encoding = plain("dataset"), trainer("encoding")
+    dataset, encoding, families = plain("dataset"), trainer("encoding"), trainer("host.families")
 
-    def run(several=False, limit=2**40, **reading):
+    def run(family=None, limit=2**40, **reading):
         with plain("cache").Cache() as cache:
             opened, _ = dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, lambda *_: None)
         encoders.clip.texts.clear()
@@ -73,7 +73,8 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
         with torch.inference_mode():
             samples = encoding.encoded(
                 encoders.model, encoders.clip, encoders.vae, opened, store,
-                encoding.fingerprint(encoders.clip, encoders.vae), several, lambda text: None,
+                encoding.fingerprint(encoders.clip, encoders.vae), family or families.family_of(encoders.model.model),
+                lambda text: None,
             )  # fmt: skip
         return samples, (len(encoders.clip.texts), encoders.vae.pictures)
 
@@ -96,7 +97,7 @@ def test_what_comes_from_disk_is_what_the_nodes_gave(encoded, zoo, trainer, fold
     pictures = [images.load(folder / f"photo2_{part}.png", images.colour("white")) for part in ("start", "end")]
     pictures, kind = images.on_one_grid(pictures, 64), zoo.KINDS[0]
     family = trainer("host.families").family_of(zoo.model(kind).model)
-    direct = trainer("host.encode").encode(family, zoo.Clip(kind), zoo.Vae(kind), "photo2", pictures, "caption 2", False)
+    direct = trainer("host.encode").encode(family, zoo.Clip(kind), zoo.Vae(kind), "photo2", pictures, "caption 2")
     assert samples[2].name == "photo2" and torch.equal(samples[2].latent, direct.latent)
     (text, options), (wanted, wanted_options) = samples[2].conditioning[0], direct.conditioning[0]
     assert torch.equal(text, wanted) and options.keys() == wanted_options.keys()
@@ -125,11 +126,11 @@ def test_only_what_has_changed_is_encoded_again(encoded, encoders, folder, chang
     assert seen == counts and len(samples) == 4
 
 
-def test_how_it_is_read_matters_too(encoded):
+def test_how_it_is_read_matters_too(encoded, trainer):
     encoded()
     assert encoded(resolution=128)[1] == (4, 8)
     assert encoded(trigger_word="zebra")[1] == (4, 8)
-    assert encoded(several=True)[1] == (4, 8)
+    assert encoded(trainer("host.families").QWEN_IMAGE_EDIT_2509)[1] == (4, 8)
 
 
 def test_few_samples_stay_in_memory(encoded, trainer, monkeypatch):

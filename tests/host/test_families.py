@@ -11,8 +11,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 def kinds():
     """The families, by name: their models need ComfyUI, which is not importable yet when tests are collected."""
     return [
-        "FLUX.1 Kontext", "FLUX.2", "FLUX.2 klein", "Qwen-Image-Edit", "Qwen-Image-Edit-2509", "OmniGen2",
-        "SD1.5 InstructPix2Pix", "SDXL InstructPix2Pix", "HiDream-E1",
+        "FLUX.1 Kontext", "FLUX.2", "FLUX.2 klein", "Qwen-Image-Edit", "Qwen-Image-Edit-2509",
+        "Qwen-Image-Edit-2511", "OmniGen2", "SD1.5 InstructPix2Pix", "SDXL InstructPix2Pix", "HiDream-E1",
         "LongCat-Image-Edit", "Z-Image Omni", "Boogu", "Mage-Flow", "JoyImage", "Krea2",
         "Flux", "SD1.5", "SDXL", "SD3", "Qwen-Image", "Lumina2", "Z-Image", "Chroma",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_samples_never_mix(zoo, tiny, kind, exact, cell, equal):
     if not equal:
         few, many = min(kind.references, default=0), max(kind.references, default=0)
         with torch.inference_mode():
-            samples[1] = zoo.sample(kind, model, 1, few, torch.float64, size=(64, 96), several=many > 1)
+            samples[1] = zoo.sample(kind, model, 1, few, torch.float64, size=(64, 96))
             samples[2] = zoo.sample(kind, model, 2, many, torch.float64, caption="a caption with many more words")
     sigma, noise = tiny.draws(samples)
     training = tiny.Training(model, torch.float64)
@@ -175,23 +175,111 @@ def test_node_ran(zoo, kind, cell, monkeypatch):
 
 
 REFERENCE = ("nodes_edit_model", "ReferenceLatent")
+METHOD = ("nodes_flux", "FluxKontextMultiReferenceLatentMethod")
 NODES = {
     "FLUX.1 Kontext": [REFERENCE, ("nodes_flux", "FluxGuidance")],
     "FLUX.2": [REFERENCE, ("nodes_flux", "FluxGuidance")],
     "FLUX.2 klein": [REFERENCE],
     "Qwen-Image-Edit": [("nodes_qwen", "TextEncodeQwenImageEdit")],
     "Qwen-Image-Edit-2509": [("nodes_qwen", "TextEncodeQwenImageEditPlus")],
+    "Qwen-Image-Edit-2511": [("nodes_qwen", "TextEncodeQwenImageEditPlus")],
     "OmniGen2": [REFERENCE],
     "SD1.5 InstructPix2Pix": [("nodes_ip2p", "InstructPixToPixConditioning")],
     "SDXL InstructPix2Pix": [("nodes_ip2p", "InstructPixToPixConditioning")],
     "HiDream-E1": [("nodes_ip2p", "InstructPixToPixConditioning")],
-    "LongCat-Image-Edit": [("nodes_qwen", "TextEncodeQwenImageEdit")],
+    "LongCat-Image-Edit": [("nodes_qwen", "TextEncodeQwenImageEdit"), METHOD],
     "Z-Image Omni": [("nodes_zimage", "TextEncodeZImageOmni")],
     "Boogu": [("nodes_boogu", "TextEncodeBooguEdit")],
     "Mage-Flow": [("nodes_mage", "TextEncodeMageFlowEdit")],
     "JoyImage": [("nodes_joyimage", "TextEncodeJoyImageEdit")],
-    "Krea2": [REFERENCE],
+    "Krea2": [("nodes_qwen", "TextEncodeQwenImageEditPlus"), METHOD],
 }
+
+
+def text(run, clip, vae, caption, picture):
+    return run("CLIPTextEncode", clip=clip, text=caption)[0]
+
+
+def pix2pix(run, clip, vae, caption, picture):
+    both = text(run, clip, vae, caption, picture)
+    return run("InstructPixToPixConditioning", positive=both, negative=both, vae=vae, pixels=picture)[0]
+
+
+def omni(run, clip, vae, caption, picture):
+    return run("TextEncodeZImageOmni", clip=clip, prompt=caption, vae=vae, image1=picture)[0]
+
+
+# The example graphs that ComfyUI ships for a family; where it ships none, what its users wire.
+BY_HAND = {
+    "SD1.5 InstructPix2Pix": pix2pix, "SDXL InstructPix2Pix": pix2pix, "Z-Image Omni": omni,
+    "Flux": text, "SD1.5": text,
+}  # fmt: skip
+TEMPLATES = {
+    "FLUX.1 Kontext": "flux_kontext_dev_basic",
+    "FLUX.2": "image_flux2",
+    "FLUX.2 klein": "image_flux2_klein_image_edit_4b_base",
+    "Qwen-Image-Edit": "image_qwen_image_edit",
+    "Qwen-Image-Edit-2509": "image_qwen_image_edit_2509",
+    "Qwen-Image-Edit-2511": "image_qwen_image_edit_2511",
+    "OmniGen2": "image_omnigen2_image_edit",
+    "HiDream-E1": "hidream_e1_1",
+    "LongCat-Image-Edit": "image_longcat_image_edit",
+    "Boogu": "image_boogu_image_0_1_edit",
+    "Mage-Flow": "image_mage_flow_edit_int8",
+    "JoyImage": "image_joyai_image_edit",
+    "Krea2": "image_krea2_turbo_int8_image_style_reference",
+    "Flux": "flux_dev_checkpoint_example",
+    "SD1.5": "default",
+    "SDXL": "sdxl_simple_example",
+    "SD3": "sd3.5_simple_example",
+    "Qwen-Image": "image_qwen_image",
+    "Lumina2": "image_netayume_lumina_t2i",
+    "Z-Image": "image_z_image_turbo",
+    "Chroma": "image_chroma_text_to_image",
+}
+
+
+def test_as_in_example_graph(zoo, kind, cell, trainer):
+    """At the size that the example graph scales to, training has that graph's conditioning, to the last bit."""
+    import templates
+
+    families, tensors = trainer("host.families"), trainer("host.encode").tensors
+    clip, vae, caption = zoo.Clip(kind), zoo.Vae(kind), "remove the background"
+    picture = torch.from_numpy(zoo.picture(1, 1024, 1024)).mul(5).round().div(5)[None]  # nodes that scale round to 8 bits
+    with torch.inference_mode():
+        if kind.name in TEMPLATES and (graph := templates.find(TEMPLATES[kind.name])):
+            how, graph = "yes", templates.Template(graph, clip, vae, caption, [picture]).conditionings()[0]
+        elif kind.name in BY_HAND:
+            how, graph = "yes, wired by hand", BY_HAND[kind.name](templates.run, clip, vae, caption, picture)
+        else:
+            cell("none in this ComfyUI")
+            pytest.skip("this ComfyUI ships no example graph for it")
+        (text_wanted, wanted), *_ = graph
+        references = [picture] if kind.references else []
+        family = families.family_of(zoo.model(kind).model, kind.file, len(references))
+        (text, got), *_ = family.condition(clip, vae, families.Edit(caption, references, (1024, 1024)))
+    assert torch.equal(text, text_wanted)
+    guidances = wanted.pop("guidance", None), got.pop("guidance", None)  # the graph's is for use, ours for training
+    assert wanted.keys() == got.keys()
+    assert bool(references) == any(key in wanted for key in trainer("host.encode").REFERENCES)
+    for key, value in wanted.items():
+        assert all(torch.equal(*pair) for pair in zip(tensors(value), tensors(got[key]), strict=True)), key
+        assert isinstance(value, (torch.Tensor, list, tuple)) or value == got[key], key
+    cell(how + (" but guidance {1} for {0}".format(*guidances) if guidances[0] != guidances[1] else ""))
+
+
+def test_references_keep_their_size(zoo, kind, cell, trainer):
+    """Whatever a node would scale them to: against the target a LoRA would learn the zoom."""
+    families, encode = trainer("host.families"), trainer("host.encode")
+    if not kind.references:
+        cell("none")
+        pytest.skip("it takes none")
+    family = families.family_of(zoo.model(kind).model, kind.file)
+    for height, width in (64, 96), (960, 1024), (1072, 960), (1024, 1024):
+        pictures = [zoo.picture(i, height, width) for i in (1, 2)]
+        sample = encode.encode(family, zoo.Clip(kind), zoo.Vae(kind), "photo001", pictures, "caption")
+        assert {latent.shape[-2:] for latent in sample.references} == {sample.latent.shape[-2:]}
+    cell("yes")
 
 
 def test_reads_references(zoo, kind, cell, trainer):
@@ -209,12 +297,12 @@ def test_reads_references(zoo, kind, cell, trainer):
 
 def test_too_many_references(zoo, kind, cell, trainer):
     families = trainer("host.families")
-    base = zoo.model(kind).model
-    most = families.family_of(base).most
+    family = families.family_of(zoo.model(kind).model, kind.file)
+    most = family.most
     cell("any number" if most is None else f"over {most}: refused")
-    families.check_counts(base, {"photo001": most or 9})
+    families.check_counts(family, {"photo001": most or 9})
     with pytest.raises(ValueError, match="photo002 has") if most else contextlib.nullcontext():
-        families.check_counts(base, {"photo001": 1, "photo002": (most or 9) + 1})
+        families.check_counts(family, {"photo001": 1, "photo002": (most or 9) + 1})
 
 
 def test_file(zoo, tiny, kind, cell, trainer, tmp_path):

@@ -35,9 +35,16 @@ PROMPT = {
 
 
 def test_the_way_up_goes_along_the_model(files):
-    assert files(PROMPT, "4") == ["style/turbo.safetensors", "flux1-kontext.safetensors"]
-    assert files(PROMPT, "5") == ["qwen-image-edit-2509-Q4_K_M.GGUF"]
+    assert files(PROMPT, "4") == ("flux1-kontext.safetensors", ["style/turbo.safetensors"])
+    assert files(PROMPT, "5") == ("qwen-image-edit-2509-Q4_K_M.GGUF", [])
+
+
+def test_a_lora_is_not_taken_for_the_model(files):
+    """What made the model names no file, so its own is not known."""
+    prompt = {**PROMPT, "1": node("PairLoRADemoModel")}
+    assert files(prompt, "4") == ("", ["style/turbo.safetensors"])
 
 
 def test_a_prompt_that_tells_nothing_gives_nothing(files):
-    assert files(PROMPT, "10") == files(PROMPT, "12") == files(PROMPT, "1") == files({}, "4") == files(None, "4") == []
+    for prompt, train in ((PROMPT, "10"), (PROMPT, "12"), (PROMPT, "1"), ({}, "4"), (None, "4")):
+        assert files(prompt, train) == ("", [])

@@ -8,6 +8,7 @@ import comfy.ldm.flux.model
 import comfy.model_management
 import comfy.ops
 import torch
+from comfy_extras.nodes_flux import FluxKontextMultiReferenceLatentMethod
 
 
 @contextlib.contextmanager
@@ -63,6 +64,12 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
         yield weight.to(dtype)
     finally:
         comfy.ops.uncast_bias_weight(module, *cast)
+
+
+def reference_methods() -> list[str]:
+    """How a graph can have the model place its references in space and time; index_timestep_zero came after 0.3.75."""
+    inputs = FluxKontextMultiReferenceLatentMethod.define_schema().inputs
+    return next(choice.options for choice in inputs if choice.id == "reference_latents_method")
 
 
 def flux_options() -> dict:

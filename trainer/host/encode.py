@@ -41,15 +41,12 @@ class Encoded:
 
 
 def encode(
-    family: Family, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, name: str, images: list[np.ndarray], caption: str, several: bool
-) -> Encoded:  # fmt: skip
-    """A sample from images of (height, width, 3) in 0..1, references first and target last.
-
-    ``several`` says that the model is to be asked as one that takes several references.
-    """
+    family: Family, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, name: str, images: list[np.ndarray], caption: str
+) -> Encoded:
+    """A sample from images of (height, width, 3) in 0..1, references first and target last."""
     *references, target = (torch.from_numpy(image)[None] for image in images)
     with torch.inference_mode():
-        conditioning = family.condition(clip, vae, Edit(caption, references, tuple(target.shape[1:3]), several))
+        conditioning = family.condition(clip, vae, Edit(caption, references, tuple(target.shape[1:3])))
         latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
     return Encoded(name, *copied((latent, conditioning), "cpu"))
 

@@ -2,7 +2,7 @@
 import importlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PureWindowsPath
 
 import comfy.model_base
@@ -11,6 +11,8 @@ import torch
 
 import nodes as comfy_nodes
 
+from . import compat
+
 NATIVE = 1024 * 1024  # pixels that some nodes scale a reference to
 NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
 
@@ -18,16 +20,15 @@ NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
 @dataclass(frozen=True)
 class Edit:
     """What is asked of the model: a caption, references as IMAGEs (1, height, width, 3) in 0..1, and the target's height
-    and width. ``several`` asks the model as one that takes several references."""
+    and width."""
 
     caption: str
     references: list[torch.Tensor]
     size: tuple[int, int]
-    several: bool = False
 
     @property
-    def native(self) -> bool:
-        """Whether the references are of the size that nodes for editing scale them to."""
+    def near_native(self) -> bool:
+        """Whether the references are about as large as nodes for editing make them."""
         return all(abs(image.shape[1] * image.shape[2] / NATIVE - 1) < NEAR_NATIVE for image in self.references)
 
     def images(self, prefix: str, first: int = 1) -> dict[str, torch.Tensor]:
@@ -48,12 +49,22 @@ class Family:
     teacher: str = "the model that it was distilled from"
 
 
-def family_of(base: comfy.model_base.BaseModel) -> Family:
+def family_of(base: comfy.model_base.BaseModel, file: str = "", references: int = 0) -> Family:
     """The family of a model, by the name of its class or the nearest class it inherits from; a model that is in no list
-    takes references as most do, by ReferenceLatent."""
-    if getattr(base.diffusion_model, "siglip_embedder", None) is not None:  # else of Z-Image's class
-        return Z_IMAGE_OMNI
-    return next((FAMILIES[c.__name__] for c in type(base).__mro__ if c.__name__ in FAMILIES), GENERIC)
+    takes references as most do, by ReferenceLatent.
+
+    Releases of Qwen-Image-Edit share a class: they are told apart by the name of the ``file`` that the model was loaded
+    from, or else by the number of ``references`` that it is to take.
+    """
+    if type(base.model_config).__name__ == "ZImage":  # of Lumina2's class
+        return Z_IMAGE if getattr(base.diffusion_model, "siglip_embedder", None) is None else Z_IMAGE_OMNI
+    family = next((FAMILIES[c.__name__] for c in type(base).__mro__ if c.__name__ in FAMILIES), GENERIC)
+    if family.name != "Qwen-Image":
+        return family
+    release = re.search("2509|2511|plus", PureWindowsPath(file).name.lower())
+    if release and release[0] == "2511":
+        return QWEN_IMAGE_EDIT_2511
+    return QWEN_IMAGE_EDIT_2509 if release or references > 1 else family
 
 
 def _run(module: str, node: str, *args, **kwargs):
@@ -81,15 +92,36 @@ def _flux(clip, vae, edit: Edit) -> list:
     return _run("nodes_flux", "FluxGuidance", _reference_latents(clip, vae, edit), 1.0)[0]
 
 
+def _kontext(clip, vae, edit: Edit) -> list:
+    if edit.near_native:  # else, and where it would change the size, a LoRA would learn the zoom against the target
+        scaled = [_run("nodes_flux", "FluxKontextImageScale", image)[0] for image in edit.references]
+        pairs = zip(edit.references, scaled)
+        edit = replace(edit, references=[b if a.shape == b.shape else a for a, b in pairs])
+    return _flux(clip, vae, edit)
+
+
+def _with_method(conditioning, method: str) -> list:
+    """Say how the model places its references in space and time, as the graphs of ComfyUI's templates do; a host that
+    does not offer the method knows no model that needs it."""
+    if method not in compat.reference_methods():
+        return conditioning
+    return _run("nodes_flux", "FluxKontextMultiReferenceLatentMethod", conditioning, method)[0]
+
+
 def _seen_by_encoder(encode: Callable) -> Callable:
-    """A node whose text encoder sees the references too, ``encode(clip, vae or None, edit)``. It would scale their
-    latents to a megapixel, so at another resolution they are attached as they are."""
+    """A node whose text encoder sees the references too, ``encode(clip, vae or None, edit)``. It scales their latents to
+    a megapixel; where that is another size than theirs, they are attached as they are, since a LoRA would learn the
+    zoom against the target."""
 
     def condition(clip, vae, edit: Edit) -> list:
         if not edit.references:
             return _text(clip, vae, edit)
-        if edit.native:
-            return encode(clip, vae, edit)
+        if edit.near_native:
+            conditioning = encode(clip, vae, edit)
+            latents = conditioning[0][1]["reference_latents"]
+            sizes = [(*image.shape[1:3], *latent.shape[-2:]) for image, latent in zip(edit.references, latents)]
+            if all(height % rows == 0 and width % columns == 0 for height, width, rows, columns in sizes):
+                return conditioning
         return _with_latents(encode(clip, None, edit), vae, edit)
 
     return condition
@@ -97,9 +129,22 @@ def _seen_by_encoder(encode: Callable) -> Callable:
 
 @_seen_by_encoder
 def _qwen_image(clip, vae, edit: Edit) -> list:
-    if edit.several:
-        return _run("nodes_qwen", "TextEncodeQwenImageEditPlus", clip, edit.caption, vae, **edit.images("image"))[0]
     return _run("nodes_qwen", "TextEncodeQwenImageEdit", clip, edit.caption, vae, edit.references[0])[0]
+
+
+@_seen_by_encoder
+def _qwen_image_plus(clip, vae, edit: Edit) -> list:
+    return _run("nodes_qwen", "TextEncodeQwenImageEditPlus", clip, edit.caption, vae, **edit.images("image"))[0]
+
+
+def _references_at_timestep_zero(clip, vae, edit: Edit) -> list:
+    conditioning = _qwen_image_plus(clip, vae, edit)
+    return _with_method(conditioning, "index_timestep_zero") if edit.references else conditioning
+
+
+def _longcat(clip, vae, edit: Edit) -> list:
+    conditioning = _qwen_image(clip, vae, edit)
+    return _with_method(conditioning, "index") if edit.references else conditioning
 
 
 @_seen_by_encoder
@@ -123,7 +168,7 @@ def _mage_flow(clip, vae, edit: Edit) -> list:
 
 def _z_image_omni(clip, vae, edit: Edit) -> list:
     # Without the vision encoder, which is optional in the node too.
-    return _run("nodes_zimage", "TextEncodeZImageOmni", clip, edit.caption, auto_resize_images=edit.native, vae=vae,
+    return _run("nodes_zimage", "TextEncodeZImageOmni", clip, edit.caption, auto_resize_images=False, vae=vae,
                 **edit.images("image"))[0]  # fmt: skip
 
 
@@ -141,26 +186,29 @@ FLUX_MU = 0.5, (1.15 - 0.5) / (4096 - 256)  # https://huggingface.co/black-fores
 QWEN_MU = 0.5, (0.9 - 0.5) / (8192 - 256)  # https://huggingface.co/Qwen/Qwen-Image-Edit
 
 GENERIC = Family("this model", _reference_latents)
+Z_IMAGE = Family("Z-Image", _text, teacher="Z-Image without Turbo")
 Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3)
+QWEN_IMAGE_EDIT_2509 = Family("Qwen-Image-Edit-2509", _qwen_image_plus, 3, QWEN_MU)
+QWEN_IMAGE_EDIT_2511 = Family("Qwen-Image-Edit-2511", _references_at_timestep_zero, 3, QWEN_MU)
 FAMILIES = {
-    "Flux": Family("FLUX.1", _flux, mu=FLUX_MU, teacher="FLUX.1 Kontext dev or FLUX.1 dev"),
+    "Flux": Family("FLUX.1", _kontext, mu=FLUX_MU, teacher="FLUX.1 Kontext dev or FLUX.1 dev"),
     "Flux2": Family("FLUX.2", _flux, mu=FLUX_MU, teacher="the base variant of FLUX.2 klein, or FLUX.2 dev"),
-    "LongCatImage": Family("LongCat-Image", _qwen_image, 1, FLUX_MU),
+    "LongCatImage": Family("LongCat-Image", _longcat, 1, FLUX_MU),
     "Chroma": Family("Chroma", _text),
     "QwenImage": Family("Qwen-Image", _qwen_image, 3, QWEN_MU),
     "MageFlow": Family("Mage-Flow", _mage_flow, 16),
     "Omnigen2": Family("OmniGen2", _reference_latents),
     "Boogu": Family("Boogu", _boogu, 16),
     "JoyImage": Family("JoyImage", _joyimage, 6),
-    "Lumina2": Family("Lumina2 or Z-Image", _text, teacher="Z-Image without Turbo"),
+    "Krea2": Family("Krea2", _references_at_timestep_zero, 3),
+    "Lumina2": Family("Lumina2", _text),
     "IP2P": Family("InstructPix2Pix", _instruct_pix2pix, 1),
     "HiDream": Family("HiDream", _instruct_pix2pix, 1),
 }
 
 
-def check_counts(base: comfy.model_base.BaseModel, references: dict[str, int]) -> None:
-    """Raise ValueError when a sample, by name, has more references than the model's family takes."""
-    family = family_of(base)
+def check_counts(family: Family, references: dict[str, int]) -> None:
+    """Raise ValueError when a sample, by name, has more references than the family takes."""
     for name, count in references.items():
         if family.most is not None and count > family.most:
             raise ValueError(
@@ -175,19 +223,14 @@ DISTILLED = re.compile(
     r"|(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])",
     re.IGNORECASE,
 )
-FOR_SEVERAL = re.compile(r"2509|2511|plus", re.IGNORECASE)  # Qwen-Image-Edit's later releases
 
 
-def distilled_warning(base: comfy.model_base.BaseModel, files: list[str]) -> str | None:
-    """What to say when one of the ``files`` that the model was loaded from is by its name distilled to few steps: a LoRA
+def distilled_warning(family: Family, files: list[str]) -> str | None:
+    """What to say when one of the ``files`` of the model or its LoRAs is by its name distilled to few steps: a LoRA
     trained on it undoes that, or gives grey blocks."""
     name = next((file for file in files if DISTILLED.search(PureWindowsPath(file).name)), None)
     return name and (
         f"{name} seems distilled to few steps, and a LoRA trained on such a model is often blurred or grey. Train on "
-        f"{family_of(base).teacher}; the LoRA can be used with the distilled model afterwards."
+        f"{family.teacher}; the LoRA can be used with the distilled model afterwards."
     )
 
-
-def made_for_several(files: list[str]) -> bool:
-    """Whether the model is by its file's name one that is always asked as taking several references."""
-    return any(FOR_SEVERAL.search(PureWindowsPath(file).name) for file in files[-1:])
