@@ -56,7 +56,7 @@ def sample(model, seed: int, **options):
 class Training:
     """LoRA layers on a model and one training step's gradient, in the dtype of the model."""
 
-    def __init__(self, model, dtype=torch.float32, rank=2, checkpointing=False):
+    def __init__(self, model, dtype=torch.float32, rank=2, checkpointing=False, scale=0.2):
         self.model, self.dtype, self.checkpointing = model, dtype, checkpointing
         with torch.inference_mode(False):
             self.lora = module("lora.inject").LoraLayers(model.model.diffusion_model, rank, 0, model.load_device)
@@ -64,7 +64,7 @@ class Training:
             for layer in self.lora.layers.values():
                 layer.to(dtype)
             for p in self.lora.parameters():  # B starts at zero, which would hide half of the gradient
-                p.data = (0.2 * torch.randn(p.shape, generator=generator)).to(p)
+                p.data = (scale * torch.randn(p.shape, generator=generator)).to(p)
 
     def loss(self, samples, sigma, noise) -> float:
         """The loss; its gradient is left in the parameters."""
