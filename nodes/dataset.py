@@ -258,6 +258,8 @@ class PairLoRASample(io.ComfyNode):
 
     @classmethod
     def execute(cls, dataset: PairedDataset, which: str):
+        if not isinstance(dataset, PairedDataset):
+            raise DatasetError("A collected dataset has no pictures to give out. Connect Load Paired Dataset.")
         samples = [s for s in dataset.samples if which in ("all", s.name)]
         if not samples:
             raise DatasetError(f"{dataset.folder.name} has no sample {which!r}. It has {dataset.samples[0].name}, ...")

@@ -58,8 +58,18 @@ def encoded(
             memory.check_interrupted()
         if i == 1 and sample.starts:
             memory.release(clip.patcher, vae.patcher)
-            first = store.get(key, sample.name)
-            memory.load(model, memory.activation_estimate(model, first, 1, checkpointing=True))
-            forward.check_reads_references(model, first)
+            check(model, store.get(key, sample.name))
     memory.release(clip.patcher, vae.patcher)
     return Stored(store, keys)
+
+
+def check(model, sample: encode.Encoded) -> None:
+    """Load the model and try it once on a sample.
+
+    Raises:
+        ValueError: the model cannot take it, or ignores its references.
+    """
+    memory.load(model, memory.activation_estimate(model, sample, 1, checkpointing=True))
+    forward.trial(model, sample)
+    if sample.references:
+        forward.check_reads_references(model, sample)

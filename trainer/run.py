@@ -84,6 +84,9 @@ def train_once(
     key = identity([base, family.name, *encoders], dataset, settings, learning_rate)
     folder = Path(output, "pairlora", f"{name}-{key[:10]}")
     record, weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
+    warnings = [families.distilled_warning(family, [base_file, *lora_files])]
+    warnings += [encoding.caption_warning(clip, dataset)] if paired else []
+    warnings = [warning for warning in warnings if warning]
     if record.exists() and weights.exists():
         done = json.loads(record.read_text(encoding="utf-8"))
         file = Path(loras, done["lora_name"])
@@ -91,18 +94,17 @@ def train_once(
             file = free_path(file)
             shutil.copyfile(weights, file)
             record.write_text(json.dumps({**done, "lora_name": file.name}), encoding="utf-8")
-        return Result(safetensors.torch.load_file(weights), file.name, done["report"])
+        return Result(safetensors.torch.load_file(weights), file.name, "\n".join([done["report"], *warnings]))
 
     inject.check_rank(model.model.diffusion_model, settings.rank)
-    warnings = [families.distilled_warning(family, [base_file, *lora_files])]
-    warnings += [encoding.caption_warning(clip, dataset)] if paired else []
-    warnings = [warning for warning in warnings if warning]
     for warning in warnings:
         on_warning(warning)
     start = time.monotonic()
     samples = dataset.samples
     if paired:
         samples = encoding.encoded(model, clip, vae, dataset, Store(Path(encodings)), encoders, family, on_phase)
+    else:
+        encoding.check(model, max(samples, key=lambda sample: len(sample.references)))
     on_phase("loading the model")
     losses = []
 
@@ -128,7 +130,6 @@ def train_once(
         f"rate {learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
-    report = "\n".join([report, *warnings])
     done = {"lora_name": file.name, "report": report, "seconds": seconds, "losses": losses}
     record.write_text(json.dumps(done), encoding="utf-8")
-    return Result(tensors, file.name, report)
+    return Result(tensors, file.name, "\n".join([report, *warnings]))

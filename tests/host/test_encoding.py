@@ -215,6 +215,13 @@ def test_a_model_without_references_is_refused_before_the_rest_is_encoded(encode
     assert len(encoders.clip.texts) == 1
 
 
+def test_latents_of_another_model_are_refused_before_the_rest_is_encoded(encoded, encoders, zoo):
+    encoders.model = zoo.model(next(kind for kind in zoo.KINDS if kind.name == "FLUX.2"))
+    with pytest.raises(ValueError, match="Flux2 cannot take photo0, whose latent is 8 x 8 with 16 channels.*VAE"):
+        encoded()
+    assert len(encoders.clip.texts) == 1
+
+
 def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
     """With ComfyUI's own tokenizer of Stable Diffusion, which reads 77 tokens at a time."""
     import comfy.sd1_clip

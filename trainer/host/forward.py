@@ -96,10 +96,11 @@ def trial(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Ten
     except comfy.model_management.OOM_EXCEPTION:
         raise
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        height, width = sample.latent.shape[-2:]
+        channels, height, width = sample.latent.shape[1], *sample.latent.shape[-2:]
         raise ValueError(
-            f"{type(model.model).__name__} cannot take {sample.name}, whose latent is {width} x {height}: {error}. Choose "
-            "another resolution in Load Paired Dataset."
+            f"{type(model.model).__name__} cannot take {sample.name}, whose latent is {width} x {height} with {channels} "
+            f"channels: {error}. Check that text encoder and VAE are those of this model, or choose another resolution in "
+            "Load Paired Dataset."
         ) from error
     if not torch.isfinite(predicted).all():
         damaged = [name for name, p in model.model.named_parameters() if not torch.isfinite(p.float()).all()]
