@@ -55,7 +55,7 @@ def test_try_on_learns(client, server, workflow):
 def test_progress_shows_step_loss_and_time_left(removal):
     steps = [text for text in removal.texts if text.startswith("step ")]
     assert len(steps) > 20 and steps[0].startswith("step 1/300  loss ") and steps[-1].endswith(" left")
-    assert "24 pairs, 300 steps of 4" in removal.texts[-1]
+    assert "24 samples, 300 steps of 4" in removal.texts[-1]
 
 
 def test_the_lora_is_in_the_loras_folder_and_in_every_dropdown(removal, client, server):
@@ -64,7 +64,7 @@ def test_the_lora_is_in_the_loras_folder_and_in_every_dropdown(removal, client, 
     assert "removal.safetensors" in loader["input"]["required"]["lora_name"][0]
     file = server.base / "models/loras/removal.safetensors"
     names = safetensors.numpy.load_file(file)
-    assert all(k.startswith("diffusion_model.") and k.endswith((".lora_A.weight", ".lora_B.weight")) for k in names)
+    assert all(k.startswith("diffusion_model.") and k.endswith((".lora_down.weight", ".lora_up.weight")) for k in names)
 
 
 def test_the_file_says_what_it_is(removal, server):
@@ -76,6 +76,9 @@ def test_the_file_says_what_it_is(removal, server):
     assert header["ss_output_name"] == "removal" and header["modelspec.resolution"] == "128x128"
     (captions,) = json.loads(header["ss_tag_frequency"]).values()
     assert sum(captions.values()) == 24
+    assert json.loads(header["pairlora_dataset"]) == {"name": "background-removal", "samples": 24, "inputs": [1] * 24}
+    assert json.loads(header["pairlora_settings"])["rank"] == 16
+    assert len(header["pairlora_base"]) == 64 and "ss_sd_model_name" not in header, "the demo model is no file of the user's"
     assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 300
 
 

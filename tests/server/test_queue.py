@@ -1,9 +1,11 @@
 """What the queue does: not training twice, cancelling, never overwriting, and refusing what cannot work."""
+import shutil
 import threading
 import time
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 from running import steps_of
 
@@ -38,6 +40,23 @@ def test_other_settings_train_again_under_a_new_name(client, training, server):
     _, steps, second = steps_of(client, training(name="other", learning_rate=0.003))
     assert steps and name != second and "other_02.safetensors" in second
     assert (server.base / "models/loras/other.safetensors").read_bytes() == before
+
+
+def test_the_same_training_gives_the_same_lora_byte_for_byte(client, training, server):
+    if client.get("/system_stats")["devices"][0]["type"] != "cpu":
+        pytest.skip("it is promised for the CPU")
+    loras, tensors = server.base / "models/loras", []
+    for name in ("twin", "twin_again"):
+        pairs = {"folder": "samples/background-removal-held-out", "resolution": 64}
+        graph = training(pairs, name=name, settings={"batch_size": 2}, steps=5)
+        assert len(steps_of(client, graph)[1]) == 5
+        lora = safetensors.numpy.load_file(loras / f"{name}.safetensors")
+        tensors.append({key: (tensor.dtype, tensor.shape, tensor.tobytes()) for key, tensor in lora.items()})
+        (loras / f"{name}.safetensors").unlink()
+        (run,) = (server.base / "output/pairlora").glob(f"{name}-*")
+        shutil.rmtree(run)
+        shutil.rmtree(server.base / "user/__pairlora/encodings")
+    assert tensors[0] == tensors[1]
 
 
 def test_cancel_stops_training_and_the_server_goes_on(client, training):
