@@ -135,25 +135,42 @@ def test_samples_never_mix(zoo, tiny, kind, exact, cell, equal):
     assert tiny.relative(singles[0], singles[1]) > 0.01, "they do differ"
 
 
-def test_textbook_loss(tiny, exact, cell, trainer):
-    """The loss of what the network itself gives: its velocity against noise - x0, or its epsilon against the noise."""
+def textbook_error(tiny, model, sample, sigma, noise):
+    """The loss against that of what the network itself gives: its velocity against noise - x0, its epsilon against the
+    noise, or its v against alpha noise - sigma x0 (https://arxiv.org/abs/2202.00512, appendix D)."""
     import comfy.model_sampling
 
-    model, samples, sigma, noise = exact
     training, seen = tiny.Training(model, torch.float64), []
     hook = model.model.diffusion_model.register_forward_hook(lambda module, args, out: seen.append((args[0], out)))
-    loss = training.loss(samples[:1], sigma[:1], noise[:1])
+    loss = training.loss([sample], sigma, noise)
     hook.remove()
     ((x, out),) = seen
-    x0, s = samples[0].x0, sigma[0].item()
-    if isinstance(model.model.model_sampling, comfy.model_sampling.CONST):
+    x0, s, sampling = sample.x0, sigma[0].item(), model.model.model_sampling
+    alpha = (s**2 + 1) ** -0.5
+    if isinstance(sampling, comfy.model_sampling.CONST):
         x_t, wanted = (1 - s) * x0 + s * noise[0], noise[0] - x0
+    elif isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+        x_t, wanted = alpha * (x0 + s * noise[0]), alpha * (noise[0] - s * x0)
     else:
-        x_t, wanted = (x0 + s * noise[0]) / (s**2 + 1) ** 0.5, noise[0]
+        x_t, wanted = alpha * (x0 + s * noise[0]), noise[0]
     assert tiny.relative(x.reshape(x_t.shape) if x.shape == x_t.shape else x[:, : x_t.shape[1]], x_t) < 1e-5
-    error = abs(loss / (out.double() - wanted).square().mean().item() - 1)
-    cell(f"{error:.0e}")
-    assert error < 1e-4
+    return abs(loss / (out.double() - wanted).square().mean().item() - 1)
+
+
+def test_textbook_loss(tiny, kind, exact, cell, trainer):
+    import comfy.model_management
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    model, samples, sigma, noise = exact
+    step = samples[0], sigma[:1], noise[:1]
+    errors = {"flow" if trainer("host.sampling").is_flow(model.model.model_sampling) else "epsilon": model}
+    if "epsilon" in errors:
+        (errors["v"],) = ModelSamplingDiscrete().patch(model, "v_prediction", False)
+    for name, patcher in errors.items():
+        comfy.model_management.load_models_gpu([patcher])
+        errors[name] = textbook_error(tiny, patcher, *step)
+    cell(", ".join(f"{name} {error:.0e}" for name, error in errors.items()))
+    assert max(errors.values()) < 1e-4
 
 
 def test_node_ran(zoo, kind, cell, monkeypatch):
