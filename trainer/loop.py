@@ -90,10 +90,10 @@ def backward(
     """
     total = torch.zeros((), device=sigma.device)
     for group in forward.groups(batch):
-        members = [batch[i] for i in group]
-        x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), sigma[group])
+        members, its_sigma = [batch[i] for i in group], torch.stack([sigma[i] for i in group])
+        x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), its_sigma)
         x0 = torch.cat([sample.x0 for sample in members])
-        weight = sampling.x0_error_weight(model.model.model_sampling, sigma[group])
+        weight = sampling.x0_error_weight(model.model.model_sampling, its_sigma)
         loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
         loss.backward()
         total += loss.detach()

@@ -55,7 +55,7 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
     )  # (weight, bias, stream)
     try:
         weight = cast[0]
-        if type(weight) not in (torch.Tensor, torch.nn.Parameter) and hasattr(weight, "dequantize"):
+        if isinstance(weight, comfy.ops.QuantizedTensor):
             weight = weight.dequantize()
         if (scale := getattr(module, "scale_weight", None)) is not None:  # scaled fp8 up to 0.3.75
             weight = weight.to(dtype) * scale.to(device=device, dtype=dtype)
