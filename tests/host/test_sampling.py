@@ -57,6 +57,18 @@ def test_stable_diffusion_is_uniform_over_its_thousand_steps(drawn):
     assert 0.029 <= sigma.min() < 0.05 and 13 < sigma.max() <= 14.7
 
 
+@pytest.mark.parametrize("kind", ["edm", "v_prediction"])
+def test_continuous_models_are_uniform_in_the_logarithm_of_sigma(drawn, zoo, kind):
+    """CosXL Edit is such a model of InstructPix2Pix."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM
+
+    name = "SDXL InstructPix2Pix"
+    (model,) = ModelSamplingContinuousEDM().patch(zoo.model(next(k for k in zoo.KINDS if k.name == name)), kind, 120.0, 0.002)
+    logs = drawn(name, model=model).log()
+    assert 0.002 <= logs.exp().min() < 0.01 and 100 < logs.exp().max() <= 120
+    assert torch.histc(logs, 10).std() < 20
+
+
 def test_a_shift_that_the_graph_has_set_is_honoured(drawn, zoo):
     from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 

@@ -40,7 +40,9 @@ def sigma_at(model_sampling: torch.nn.Module, t: torch.Tensor) -> torch.Tensor:
         return model_sampling.sigma(t)
     if isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscreteFlow):
         return model_sampling.sigma(t * model_sampling.multiplier)
-    return model_sampling.sigma(t * (len(model_sampling.sigmas) - 1))
+    logs = model_sampling.sigmas.log().to(t.device)  # from least to most noise; of EDM's too, whose sigma() is of no index
+    low = (t * (len(logs) - 1)).floor().long().clamp_max(len(logs) - 2)
+    return torch.lerp(logs[low], logs[low + 1], t * (len(logs) - 1) - low).exp()
 
 
 def tokens(base: comfy.model_base.BaseModel, x0: torch.Tensor) -> int:
