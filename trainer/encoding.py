@@ -4,14 +4,15 @@ from collections.abc import Callable
 
 from .data.dataset import PairedDataset
 from .data.pairs import DatasetError
-from .host import encode, families, forward, memory
+from .host import compat, encode, families, forward, memory
+from .host.fingerprint import fingerprint
 from .host.store import Store, Stored
 
 
-def fingerprint(clip, vae) -> list:
-    """What text embeddings and latents depend on beside the pictures and captions."""
+def encoders_fingerprint(clip, vae) -> list[str]:
+    """What text embeddings and latents depend on beside pictures, captions and the nodes."""
     options = clip.layer_idx, sorted(getattr(clip, "tokenizer_options", {}).items())
-    return [memory.fingerprint(clip.patcher), repr(options), memory.fingerprint(vae.patcher)]
+    return [fingerprint(clip.patcher), repr(options), fingerprint(vae.patcher)]
 
 
 def caption_warning(clip, dataset: PairedDataset) -> str | None:
@@ -25,7 +26,7 @@ def caption_warning(clip, dataset: PairedDataset) -> str | None:
 
 
 def encoded(
-    model, clip, vae, dataset: PairedDataset, store: Store, encoders: list, family: families.Family,
+    model, clip, vae, dataset: PairedDataset, store: Store, encoders: list[str], family: families.Family,
     on_phase: Callable[[str], None],
 ) -> Stored:  # fmt: skip
     """Every sample as the nodes of a graph give it; what the store has is not encoded again.
@@ -37,14 +38,14 @@ def encoded(
         DatasetError: a file has changed since the dataset was opened.
     """
     families.check_counts(family, {sample.name: len(sample.starts) for sample in dataset.samples})
-    how = [family.name, *encoders]
+    how = [family.name, families.REVISION, compat.VERSION, *encoders]
     keys = {
         sample.name: hashlib.sha256(
             repr([dataset.content[sample.name], dataset.caption(sample), len(sample.starts), how]).encode()
         ).hexdigest()
         for sample in dataset.samples
     }
-    store.make_room()
+    store.make_room(keys.values())
     pairs_first = sorted(dataset.samples, key=lambda sample: not sample.starts)
     for i, sample in enumerate(pairs_first, 1):
         key = keys[sample.name]
@@ -56,7 +57,7 @@ def encoded(
             caption = dataset.caption(sample)
             store.put(key, encode.encode(family, clip, vae, sample.name, images, caption))
             memory.check_interrupted()
-        if i == 1 and sample.starts:
+        if i == 1:
             memory.release(clip.patcher, vae.patcher)
             check(model, store.get(key, sample.name))
     memory.release(clip.patcher, vae.patcher)
@@ -70,6 +71,6 @@ def check(model, sample: encode.Encoded) -> None:
         ValueError: the model cannot take it, or ignores its references.
     """
     memory.load(model, memory.activation_estimate(model, sample, 1, checkpointing=True))
-    forward.trial(model, sample)
+    predicted = forward.trial(model, sample)
     if sample.references:
-        forward.check_reads_references(model, sample)
+        forward.check_reads_references(model, sample, predicted)

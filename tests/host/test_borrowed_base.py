@@ -85,10 +85,37 @@ def test_the_file_does_in_comfyui_what_training_saw(tiny, trainer, tmp_path):
 
 
 def test_a_base_that_ignores_references_is_refused(tiny, trainer):
-    check, model = trainer("host.forward").check_reads_references, tiny.flux()
-    check(model, tiny.encoded(1))
+    forward, model = trainer("host.forward"), tiny.flux()
+
+    def check(sample):
+        forward.check_reads_references(model, sample, forward.trial(model, sample))
+
+    check(tiny.encoded(1))
     with pytest.raises(ValueError, match="Flux.*takes no reference images.*Kontext"):
-        check(model, tiny.encoded(1, references=0))
+        check(tiny.encoded(1, references=0))
+
+
+def test_a_model_that_gives_nan_only_in_training_is_named(trainer):
+    check = trainer("host.forward").check_unchanged
+    check(torch.ones(2), torch.ones(2))
+    with pytest.raises(RuntimeError, match="gives something else"):
+        check(torch.ones(2), torch.tensor([torch.nan, 1]))
+
+
+def test_out_of_memory_is_not_taken_for_a_wrong_model(tiny, trainer, monkeypatch):
+    """ComfyUI unloads every model when it sees one, whatever class the error has."""
+    import comfy.model_management as management
+
+    forward = trainer("host.forward")
+    monkeypatch.setattr(management, "is_oom", lambda error: "out of memory" in str(error), raising=False)
+    for error in (torch.cuda.OutOfMemoryError("out of memory"), RuntimeError("CUDA error: out of memory")):
+
+        def prediction(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(forward, "prediction", prediction)
+        with pytest.raises(type(error), match="^(CUDA error: )?out of memory$"):
+            forward.trial(tiny.flux(), tiny.encoded(1))
 
 
 def test_a_damaged_base_is_named(tiny, trainer):

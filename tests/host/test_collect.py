@@ -79,13 +79,14 @@ def test_the_fingerprint_is_of_the_content(zoo, collect):
     "change, message",
     [
         (lambda c, l: c.append(c[0]), "2 conditionings and 1 latents"),
+        (lambda c, l: (c.clear(), l.clear()), "no samples to collect"),
         (lambda c, l: l[0].update(samples=l[0]["samples"].repeat(2, 1, 1, 1)), "sample 1 holds 2 images"),
         (lambda c, l: l[0].update(noise_mask=torch.ones(1, 8, 8)), "sample 1 has a mask"),
         (lambda c, l: c[0].append(c[0][0]), "sample 1 has 2 parts"),
         (lambda c, l: c[0][0][1].update(control=object()), "sample 1 has 'control'"),
         (lambda c, l: c[0][0][1].update(mask=torch.ones(1, 8, 8)), "sample 1 has 'mask'"),
     ],
-    ids=["lengths", "batch", "noise mask", "combined", "control", "mask"],
+    ids=["lengths", "nothing", "batch", "noise mask", "combined", "control", "mask"],
 )  # fmt: skip
 def test_what_training_would_ignore_is_refused(zoo, collect, change, message):
     conditioning, latent = by_hand(zoo, zoo.KINDS[0], 1)

@@ -73,7 +73,7 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
         with torch.inference_mode():
             samples = encoding.encoded(
                 encoders.model, encoders.clip, encoders.vae, opened, store,
-                encoding.fingerprint(encoders.clip, encoders.vae), family or families.family_of(encoders.model.model),
+                encoding.encoders_fingerprint(encoders.clip, encoders.vae), family or families.family_of(encoders.model.model),
                 lambda text: None,
             )  # fmt: skip
         return samples, (len(encoders.clip.texts), encoders.vae.pictures)
@@ -126,11 +126,15 @@ def test_only_what_has_changed_is_encoded_again(encoded, encoders, folder, chang
     assert seen == counts and len(samples) == 4
 
 
-def test_how_it_is_read_matters_too(encoded, trainer):
+def test_how_it_is_read_matters_too(encoded, trainer, monkeypatch):
     encoded()
     assert encoded(resolution=128)[1] == (4, 8)
     assert encoded(trigger_word="zebra")[1] == (4, 8)
-    assert encoded(trainer("host.families").QWEN_IMAGE_EDIT_2509)[1] == (4, 8)
+    families = trainer("host.families")
+    assert encoded(families.QWEN_IMAGE_EDIT_2509)[1] == (4, 8)
+    for module, name in ((families, "REVISION"), (trainer("host.compat"), "VERSION")):
+        monkeypatch.setattr(module, name, "another")
+        assert encoded()[1] == (4, 8), "other nodes may make something else of it"
 
 
 def test_few_samples_stay_in_memory(encoded, trainer, monkeypatch):
@@ -183,15 +187,45 @@ def test_a_damaged_file_is_made_again(encoded, tmp_path):
     assert encoded()[1] == (1, 2)
 
 
-def test_the_least_recently_used_files_make_room(encoded, tmp_path, folder):
+def test_the_least_recently_used_files_make_room(encoded, tmp_path, trainer):
     import os
 
     encoded()
     files = sorted((tmp_path / "encodings").iterdir())
     for age, file in enumerate(files):
         os.utime(file, (1000 - age, 1000 - age))
-    encoded(limit=2 * files[0].stat().st_size + 10, resolution=128)
-    assert [file.exists() for file in files] == [True, True, False, False]
+    store = trainer("host.store").Store(tmp_path / "encodings", 2 * files[0].stat().st_size + 10)
+    store.make_room([files[3].stem])
+    assert [file.exists() for file in files] == [True, False, False, True], "what is wanted now is spared"
+
+
+def test_two_that_share_the_folder_do_not_hinder_each_other(encoded, tmp_path, trainer, monkeypatch):
+    samples, _ = encoded()
+    store, key = samples.store, samples.keys[0][1]
+    first, second = store.get(key, "a"), store.get(key, "b")
+    store.put(key, first)
+    store.put(key, second)
+    unlink = type(tmp_path).unlink
+
+    def already_gone(path, *args, **kwargs):
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(type(tmp_path), "unlink", already_gone)
+    trainer("host.store").Store(tmp_path / "encodings", 0).make_room([])
+    assert not list((tmp_path / "encodings").iterdir())
+
+
+def test_what_cannot_be_kept_is_named(encoded, tmp_path, trainer):
+    samples, _ = encoded()
+    store, encode = samples.store, trainer("host.encode")
+    hooked = [[samples[0].conditioning[0][0], {"hooks": object()}]]
+    with pytest.raises(ValueError, match="conditioning of photo0 holds object.*hooks"):
+        store.put("x", encode.Encoded("photo0", samples[0].latent, hooked))
+    (tmp_path / "a file").write_text("")
+    full = trainer("host.store").Store(tmp_path / "a file")
+    with pytest.raises(OSError, match="photo0 cannot be kept in .*a file.*Make room"):
+        full.put("x", samples[0])
 
 
 def test_a_file_that_changes_meanwhile_is_named(encoded, encoders, folder, monkeypatch):
@@ -233,6 +267,8 @@ def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
     tokenizer = comfy.sd1_clip.SD1Tokenizer()
     clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
     warning = trainer("encoding").caption_warning(clip, opened)
+    both = SimpleNamespace(tokenize=lambda text: {"l": [77, 77], "t5xxl": [[1] * 256]})
+    assert trainer("encoding").caption_warning(both, opened) is None, "T5, which FLUX.1 follows, reads it at once"
     assert "The caption of photo3" in warning and "77 tokens" in warning and "3 parts" in warning
     (folder / "photo3.txt").write_text("a short one")
     with plain("cache").Cache() as cache:

@@ -37,6 +37,8 @@ def collect(conditionings: list[list], latents: list[dict]) -> CollectedDataset:
     Raises:
         ValueError: the lists do not match, or a sample has something that would not be trained on.
     """
+    if not latents:
+        raise ValueError("There are no samples to collect: the lists that are connected are empty.")
     if len(conditionings) == 1:
         conditionings = conditionings * len(latents)
     if len(conditionings) != len(latents):

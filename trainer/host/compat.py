@@ -7,8 +7,17 @@ from collections.abc import Iterator
 import comfy.ldm.flux.model
 import comfy.model_management
 import comfy.ops
+import comfyui_version
 import torch
 from comfy_extras.nodes_flux import FluxKontextMultiReferenceLatentMethod
+
+VERSION: str = comfyui_version.__version__
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Newer hosts know more errors than torch's own."""
+    management = comfy.model_management
+    return management.is_oom(error) if hasattr(management, "is_oom") else isinstance(error, management.OOM_EXCEPTION)
 
 
 @contextlib.contextmanager

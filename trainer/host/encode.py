@@ -72,10 +72,10 @@ def tensors(value) -> Iterator[torch.Tensor]:
 
 def split_caption(clip: comfy.sd.CLIP, caption: str) -> tuple[int, int] | None:
     """Into how many parts the text encoder splits a caption that it cannot read in one go, and how many tokens a part
-    has; None when it reads all at once.
+    has; None when it reads all at once, or one of several encoders does (FLUX.1 follows T5, which reads any length).
 
     ComfyUI leaves nothing out: CLIP reads 77 tokens at a time and the model sees all parts, one behind the other.
     """
     tokens = clip.tokenize(caption)
-    parts = [batches for batches in tokens.values() if len(batches) > 1] if isinstance(tokens, dict) else []
-    return max((len(batches), len(batches[0])) for batches in parts) if parts else None
+    parts = list(tokens.values()) if isinstance(tokens, dict) else []
+    return max((len(part), len(part[0])) for part in parts) if parts and all(len(part) > 1 for part in parts) else None

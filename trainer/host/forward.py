@@ -8,8 +8,9 @@ import comfy.model_patcher
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
 
-from . import autograd
+from . import autograd, compat
 from .encode import Encoded, copied
 
 
@@ -36,7 +37,7 @@ class Conditioned:
         return tuple(self.x0.shape), tuple((k, type(c), shape(c.cond)) for k, c in sorted(self.conds.items()))
 
 
-def condition(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> Conditioned:
+def condition(model: ModelPatcher, sample: Encoded) -> Conditioned:
     """A sample as ComfyUI's sampler would hand it to ``model``, on its device."""
     base = model.model
     latent, positive = copied((sample.latent, sample.conditioning), model.load_device)
@@ -60,7 +61,7 @@ def groups(samples: Iterable[Conditioned]) -> list[list[int]]:
 
 
 def predict_x0(
-    model: comfy.model_patcher.ModelPatcher, samples: list[Conditioned], noise: torch.Tensor, sigma: torch.Tensor
+    model: ModelPatcher, samples: list[Conditioned], noise: torch.Tensor, sigma: torch.Tensor
 ) -> torch.Tensor:
     """The model's estimate of the clean latents, from latents noised to ``sigma``.
 
@@ -76,7 +77,7 @@ def predict_x0(
     return base.apply_model(x_t, sigma, transformer_options=options, **conds)
 
 
-def prediction(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Tensor:
+def prediction(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
     """The model's estimate of a sample's clean latent, from half way to noise that is always the same."""
     conditioned = condition(model, sample)
     noise = torch.randn(conditioned.x0.shape, generator=torch.Generator().manual_seed(0)).to(conditioned.x0)
@@ -84,7 +85,7 @@ def prediction(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torc
     return predict_x0(model, [conditioned], noise, torch.tensor([sigma], device=conditioned.x0.device)).detach()
 
 
-def trial(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Tensor:
+def trial(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
     """``prediction`` as when generating, on a loaded ``model``, to see that it can take such a sample at all.
 
     Raises:
@@ -93,9 +94,9 @@ def trial(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Ten
     try:
         with torch.inference_mode():
             predicted = prediction(model, sample)
-    except comfy.model_management.OOM_EXCEPTION:
-        raise
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if compat.is_out_of_memory(error):
+            raise
         channels, height, width = sample.latent.shape[1], *sample.latent.shape[-2:]
         raise ValueError(
             f"{type(model.model).__name__} cannot take {sample.name}, whose latent is {width} x {height} with {channels} "
@@ -111,8 +112,10 @@ def trial(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> torch.Ten
     return predicted
 
 
-def check_reads_references(model: comfy.model_patcher.ModelPatcher, sample: Encoded) -> None:
-    """Compare a forward for a sample with that for the same sample with other references; ``model`` is loaded.
+def check_reads_references(
+    model: ModelPatcher, sample: Encoded, predicted: torch.Tensor
+) -> None:
+    """Compare what was ``predicted`` for a sample with the same for other references; ``model`` is loaded.
 
     Found by trying, not by the model's class, since plain Flux and Kontext share one.
 
@@ -120,7 +123,7 @@ def check_reads_references(model: comfy.model_patcher.ModelPatcher, sample: Enco
         ValueError: the model gives the same for both, so it could never learn an edit.
     """
     with torch.inference_mode():
-        if torch.equal(prediction(model, sample), prediction(model, sample.with_other_references())):
+        if torch.equal(predicted, prediction(model, sample.with_other_references())):
             raise ValueError(
                 f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from "
                 "pairs. Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
@@ -134,7 +137,7 @@ def check_unchanged(plain: torch.Tensor, training: torch.Tensor, tolerance: floa
     gradients are wanted is further off.
     """
     difference = (training.float() - plain.float()).norm() / plain.float().norm()
-    if difference > tolerance:
+    if not difference <= tolerance:
         raise RuntimeError(
             f"While training, this model gives something else than when generating (relative difference {difference:.1e}). "
             "A LoRA would learn to undo that. Please report it with the model's name."

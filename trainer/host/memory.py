@@ -1,11 +1,9 @@
 """Borrowing the base model: loaded by ComfyUI's own management, with an honest estimate of what training needs."""
-import hashlib
-
 import comfy.model_management
 import comfy.model_patcher
 import torch
 
-from .encode import Encoded, tensors
+from .encode import Encoded
 
 GIB = 1024**3
 
@@ -49,28 +47,3 @@ def check_interrupted() -> None:
     """Raise ComfyUI's interrupt when the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
 
-
-def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
-    """A hash that knows a model again: its classes, shapes and a few values of every weight, and what is patched on."""
-    digest, values = hashlib.sha256(type(patcher.model).__name__.encode()), []
-    for name, tensor in sorted(patcher.model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        if name in patcher.backup:  # the graph's LoRAs may be on the weights just now
-            tensor = patcher.backup[name].weight
-        if type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type != "meta" and tensor.numel():
-            flat = tensor.detach().flatten()
-            picks = torch.linspace(0, flat.numel() - 1, 8, dtype=torch.float64).long()  # on the CPU: MPS has no float64
-            values.append(flat[picks.to(flat.device)].float().cpu())
-    if values:
-        digest.update(torch.cat(values).numpy().tobytes())
-    for name, patches in sorted(patcher.patches.items()):
-        for strength, patch, *_ in patches:
-            digest.update(f"{name} {strength} {_shapes_and_norms(patch)}".encode())
-    sampling = patcher.object_patches.get("model_sampling", getattr(patcher.model, "model_sampling", None))
-    digest.update(f"{type(sampling).__name__} {getattr(sampling, 'shift', None)}".encode())
-    return digest.hexdigest()
-
-
-def _shapes_and_norms(patch) -> list:
-    """Of every tensor in a patch: an adapter, or nested lists and tuples."""
-    return [(tuple(t.shape), float(t.float().norm())) for t in tensors(getattr(patch, "weights", patch))]

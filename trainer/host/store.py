@@ -1,8 +1,10 @@
 """Encoded samples on disk, so that no picture or caption is encoded twice, and few of them in memory."""
+import contextlib
 import json
 import os
+import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import safetensors
@@ -10,8 +12,7 @@ import safetensors.torch
 import torch
 
 from .encode import Encoded, tensors
-
-GIB = 1024**3
+from .memory import GIB
 
 
 class Store:
@@ -37,30 +38,46 @@ class Store:
         with safetensors.safe_open(file, "pt") as opened:
             found = {name: opened.get_tensor(name) for name in opened.keys()}
             sample = Encoded(name, *_joined(json.loads(opened.metadata()["sample"]), found))
-        os.utime(file)  # the least recently used go first
+        with contextlib.suppress(OSError):
+            os.utime(file)  # the least recently used go first
         return sample
 
     def put(self, key: str, sample: Encoded) -> None:
+        """Keep a sample. Raises ValueError when its conditioning cannot be kept, OSError when there is no room."""
         found: dict[str, torch.Tensor] = {}
-        structure = _split([sample.latent, sample.conditioning], found)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._file(key).with_suffix(f".{os.getpid()}")
-        safetensors.torch.save_file(found, unfinished, {"sample": json.dumps(structure)})
-        unfinished.replace(self._file(key))
+        try:
+            structure = _split([sample.latent, sample.conditioning], found)
+        except TypeError as error:
+            raise ValueError(
+                f"The conditioning of {sample.name} holds {error}, which training would ignore. Take out what the graph "
+                "puts on the text encoder, such as hooks."
+            ) from error
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, unfinished = tempfile.mkstemp(dir=self.folder)
+            os.close(handle)
+            safetensors.torch.save_file(found, unfinished, {"sample": json.dumps(structure)})
+            os.replace(unfinished, self._file(key))
+        except (OSError, safetensors.SafetensorError) as error:
+            raise OSError(f"{sample.name} cannot be kept in {self.folder}: {error}. Make room there.") from error
 
-    def make_room(self) -> None:
-        """Delete the files that were used least recently until the folder is within its limit."""
-        files = [(stat.st_mtime, stat.st_size, file) for file in self.folder.glob("*") for stat in [file.stat()]]
+    def make_room(self, wanted: Collection[str]) -> None:
+        """Delete the files that were used least recently, but for the ``wanted`` keys, until the folder is within its
+        limit. Another ComfyUI may do the same at the same time."""
+        files, spared = [], {self._file(key) for key in wanted}
+        for file in self.folder.glob("*"):
+            with contextlib.suppress(OSError):
+                files.append((file.stat().st_mtime, file.stat().st_size, file))
         excess = sum(size for _, size, _ in files) - self.limit
         for _, size, file in sorted(files):
-            if excess <= 0:
-                break
-            file.unlink(missing_ok=True)
-            excess -= size
+            if excess > 0 and file not in spared:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+                    excess -= size
 
 
 def _split(value, found: dict[str, torch.Tensor]):
-    """``value`` for JSON, its tensors collected in ``found``; raises TypeError for what neither can hold."""
+    """``value`` for JSON, its tensors collected in ``found``; raises TypeError that names what neither can hold."""
     if isinstance(value, torch.Tensor):
         name = str(len(found))
         found[name] = value.clone().contiguous()
@@ -71,7 +88,7 @@ def _split(value, found: dict[str, torch.Tensor]):
         return [_split(v, found) for v in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{type(value).__name__} in a conditioning cannot be kept on disk")
+    raise TypeError(type(value).__name__)
 
 
 def _joined(value, found: dict[str, torch.Tensor]):
