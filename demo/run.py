@@ -91,7 +91,7 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
 
     record = next(out.glob("pairlora/*/step*.json"))
     done = json.loads(record.read_text(encoding="utf-8"))
-    lora = out / done["lora_name"]
+    lora = out / done["files"][train["name"]]
     shutil.copyfile(record.with_suffix(".safetensors"), lora)
     picture = out / "before_after.png"
     shutil.copyfile(out / "pairlora" / outcome.outputs[sheet]["images"][0]["filename"], picture)

@@ -2,6 +2,7 @@
 import copy
 import json
 import shutil
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +50,8 @@ def workflow():
 
 @pytest.fixture
 def training(workflow):
-    """A prompt that only trains, with the given inputs changed, and shows the LoRA's name: quick to run."""
+    """A prompt that only trains, with the given inputs changed, and shows the LoRA's name: quick to run. Under another
+    name it is another training, by its seed."""
 
     def load(dataset=None, settings=None, **train):
         graph = workflow(**{"steps": 3, **train})
@@ -57,7 +59,9 @@ def training(workflow):
         held_out = graph.ids["PairLoRADataset"][1]
         prompt = {k: copy.deepcopy(v) for k, v in graph.prompt.items() if v["class_type"] in keep and k != held_out}
         prompt[graph.ids["PairLoRADataset"][0]]["inputs"] |= dataset or {}
-        prompt[graph.ids["PairLoRASettings"][0]]["inputs"] |= {"batch_size": 1, **(settings or {})}
+        prompt[graph.ids["PairLoRASettings"][0]]["inputs"] |= {
+            "batch_size": 1, "seed": zlib.crc32(train.get("name", "").encode()), **(settings or {})
+        }  # fmt: skip
         prompt["name"] = {"class_type": "PreviewAny", "inputs": {"source": [graph.train, 2]}}
         return SimpleNamespace(prompt=prompt, train=graph.train, ids=graph.ids)
 

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from comfy.model_patcher import ModelPatcher
 
 from . import objective
 from .host import forward, memory, sampling
 from .host.autograd import exact_gradients
 from .host.encode import Encoded
-from .host.forward import Conditioned
+from .host.forward import Conditioned, ModelPatcher
 from .lora.inject import LoraLayers
 
 

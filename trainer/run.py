@@ -4,8 +4,11 @@ A run lives in OUTPUT/pairlora/NAME-IDENTITY and is keyed by everything it was t
 captions, the base model with its patches, the settings and the learning rate. The number of steps is not part of the
 key; each one that was finished has its own LoRA in the folder.
 """
+import filecmp
 import hashlib
+import itertools
 import json
+import os
 import re
 import shutil
 import time
@@ -20,6 +23,7 @@ from . import encoding
 from .data.dataset import PairedDataset
 from .host import apply, families, memory
 from .host.collect import CollectedDataset
+from .host.fingerprint import fingerprint
 from .host.store import Store
 from .loop import Settings, train
 from .lora import files, inject
@@ -43,21 +47,57 @@ def name_error(name: str) -> str | None:
     return None
 
 
-def identity(bases: list, dataset, settings: Settings, learning_rate: float) -> str:
-    """A hash of everything a run is trained from, beyond the number of steps."""
-    parts = {
-        "dataset": dataset.fingerprint, "base": bases, "settings": asdict(settings), "learning_rate": learning_rate
-    }  # fmt: skip
+def identity(base: list[str | int], dataset: str, settings: Settings, learning_rate: float) -> str:
+    """A hash of everything a run is trained from, beyond the number of steps: ``base`` and ``dataset`` are fingerprints
+    of the models and how they are asked, and of the samples."""
+    parts = {"dataset": dataset, "base": base, "settings": asdict(settings), "learning_rate": learning_rate}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def free_path(path: Path) -> Path:
-    """``path``, or with the first number that is free behind its stem."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_stem(f"{path.stem}_{number:02}")
-    return candidate
+class Record:
+    """What a run of so many steps has left on disk: its LoRA, and a note of what became of it. No file is ever seen
+    half written, and none of the user's is overwritten."""
+
+    def __init__(self, output: str, name: str, key: str, steps: int):
+        runs = Path(output, "pairlora")
+        folder = next(runs.glob(f"*-{key[:10]}"), runs / f"{name}-{key[:10]}")  # it may have been trained under another name
+        self.note, self.weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
+
+    def read(self) -> dict | None:
+        """The note, or None when the run has not finished."""
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return note if self.weights.exists() and "files" in note else None
+
+    def write(self, note: dict) -> None:
+        unfinished = self.note.with_suffix(".part")
+        unfinished.write_text(json.dumps(note), encoding="utf-8")
+        os.replace(unfinished, self.note)
+
+    def save(self, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+        """Write the LoRA and its metadata."""
+        self.weights.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.weights.with_suffix(".part")
+        safetensors.torch.save_file(tensors, unfinished, header)
+        os.replace(unfinished, self.weights)
+
+    def place(self, loras: str, name: str) -> str:
+        """The LoRA's file name in the loras folder: there already, or copied under ``name``, numbered where that is
+        taken by another file."""
+        note, folder = self.read(), Path(loras)
+        folder.mkdir(parents=True, exist_ok=True)
+        first = folder / note["files"].get(name, f"{name}.safetensors")
+        for file in itertools.chain([first], (first.with_stem(f"{first.stem}_{i:02}") for i in itertools.count(2))):
+            if not file.exists():
+                unfinished = file.with_suffix(".part")
+                shutil.copyfile(self.weights, unfinished)
+                os.replace(unfinished, file)
+            elif not filecmp.cmp(self.weights, file, shallow=False):
+                continue
+            self.write({**note, "files": {**note["files"], name: file.name}})
+            return file.name
 
 
 def train_once(
@@ -78,23 +118,22 @@ def train_once(
         raise ValueError(f"steps is {steps}; train for at least 1. Start with 1000 for 20 pairs.")
     if not 0 < learning_rate <= 0.1:
         raise ValueError(f"learning_rate is {learning_rate:g}; it lies between 0 and 0.1. Start with 0.0001.")
-    paired = isinstance(dataset, PairedDataset)
-    family = families.family_of(model.model, base_file, max(dataset.about().inputs))
-    base, encoders = memory.fingerprint(model), encoding.fingerprint(clip, vae) if paired else []
-    key = identity([base, family.name, *encoders], dataset, settings, learning_rate)
-    folder = Path(output, "pairlora", f"{name}-{key[:10]}")
-    record, weights = folder / f"step{steps}.json", folder / f"step{steps}.safetensors"
+    paired, about = isinstance(dataset, PairedDataset), dataset.about()
+    family = families.family_of(model.model, base_file, max(about.inputs))
+    base, encoders = fingerprint(model), encoding.encoders_fingerprint(clip, vae) if paired else []
+    key = identity([base, family.name, families.REVISION, *encoders], dataset.fingerprint, settings, learning_rate)
     warnings = [families.distilled_warning(family, [base_file, *lora_files])]
-    warnings += [encoding.caption_warning(clip, dataset)] if paired else []
+    if paired:
+        warnings += [families.release_warning(family, base_file, max(about.inputs)), encoding.caption_warning(clip, dataset)]
     warnings = [warning for warning in warnings if warning]
-    if record.exists() and weights.exists():
-        done = json.loads(record.read_text(encoding="utf-8"))
-        file = Path(loras, done["lora_name"])
-        if not file.exists() or file.read_bytes() != weights.read_bytes():  # moved away; the run still has it
-            file = free_path(file)
-            shutil.copyfile(weights, file)
-            record.write_text(json.dumps({**done, "lora_name": file.name}), encoding="utf-8")
-        return Result(safetensors.torch.load_file(weights), file.name, "\n".join([done["report"], *warnings]))
+    record = Record(output, name, key, steps)
+
+    def result(tensors: dict[str, torch.Tensor]) -> Result:
+        file = record.place(loras, name)
+        return Result(tensors, file, "\n".join([f"{file}: {record.read()['report']}", *warnings]))
+
+    if record.read():
+        return result(safetensors.torch.load_file(record.weights))
 
     inject.check_rank(model.model.diffusion_model, settings.rank)
     for warning in warnings:
@@ -114,22 +153,16 @@ def train_once(
         memory.check_interrupted()
 
     lora = train(model, samples, settings, steps, learning_rate, step_done)
-    folder.mkdir(parents=True, exist_ok=True)
-    Path(loras).mkdir(parents=True, exist_ok=True)
     seconds, tenth = time.monotonic() - start, max(1, steps // 10)
-    header = files.metadata(
-        name, key, family.name, dataset.about(), settings, steps, learning_rate, seconds, base, base_file, graph
-    )
     tensors = files.named(lora, family.name)
-    safetensors.torch.save_file(tensors, weights, header)
-    apply.prove(model, weights, lora)
-    file = free_path(Path(loras, f"{name}.safetensors"))
-    shutil.copyfile(weights, file)
+    record.save(tensors, files.metadata(
+        name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph
+    ))  # fmt: skip
+    apply.prove(model, record.weights, lora)
     report = (
-        f"{file.name}: {len(samples)} samples, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning "
-        f"rate {learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
+        f"{len(samples)} samples, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning rate "
+        f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
-    done = {"lora_name": file.name, "report": report, "seconds": seconds, "losses": losses}
-    record.write_text(json.dumps(done), encoding="utf-8")
-    return Result(tensors, file.name, "\n".join([report, *warnings]))
+    record.write({"files": {}, "report": report, "seconds": seconds, "losses": losses})
+    return result(tensors)

@@ -45,6 +45,15 @@ def test_a_lora_is_not_taken_for_the_model(files):
     assert files(prompt, "4") == ("", ["style/turbo.safetensors"])
 
 
+def test_a_way_that_is_lost_gives_no_model(files):
+    """A switch, or a LoRA loader whose input is called otherwise: the LoRA's file is not the model's."""
+    prompt = PROMPT | {
+        "3": node("LoraOfAPack", pipe=["1", 0], lora_name="my-2509-detail.safetensors"),
+        "5": node("PairLoRATrain", model=["13", 0]), "13": node("AnySwitch", any_01=["1", 0]),
+    }  # fmt: skip
+    assert files(prompt, "4") == ("", ["my-2509-detail.safetensors"]) and files(prompt, "5") == ("", [])
+
+
 def test_a_prompt_that_tells_nothing_gives_nothing(files):
     for prompt, train in ((PROMPT, "10"), (PROMPT, "12"), (PROMPT, "1"), ({}, "4"), (None, "4")):
         assert files(prompt, train) == ("", [])

@@ -40,7 +40,7 @@ class About:
 @dataclass(frozen=True)
 class PairedDataset:
     """Samples on disk, decoded only when asked for. ``content`` is a hash of each sample's pictures, by its name, and of
-    how they are read; ``fingerprint`` one of everything. Both are of the files as they were when the dataset was
+    how they are read; ``fingerprint`` one of everything but names. Both are of the files as they were when the dataset was
     opened."""
 
     folder: Path
@@ -51,7 +51,7 @@ class PairedDataset:
 
     @property
     def fingerprint(self) -> str:
-        parts = [(sample.name, self.caption(sample), self.content[sample.name]) for sample in self.samples]
+        parts = [(self.caption(sample), self.content[sample.name]) for sample in self.samples]
         return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
 
     def caption(self, sample: Sample) -> str:

@@ -13,6 +13,7 @@ import nodes as comfy_nodes
 
 from . import compat
 
+REVISION = 2  # raise it with every change to what a family's samples are conditioned on: they are encoded again
 NATIVE = 1024 * 1024  # pixels that some nodes scale a reference to
 NEAR_NATIVE = 0.1  # relative difference up to which training is at that size
 
@@ -223,6 +224,17 @@ DISTILLED = re.compile(
     r"|(?<!\d)\d{1,2}[-_ ]?steps?(?![a-z])",
     re.IGNORECASE,
 )
+
+
+def release_warning(family: Family, file: str, references: int) -> str | None:
+    """What to say when a release of Qwen-Image-Edit had to be guessed, since the model's file is not known."""
+    if family.name not in ("Qwen-Image", "Qwen-Image-Edit-2509") or file or not references:
+        return None
+    return (
+        f"Which release of Qwen-Image-Edit this is cannot be seen, since the node before Train Edit LoRA names no model "
+        f"file. It is trained as {'the first one' if family.name == 'Qwen-Image' else '2509'}. For another one connect "
+        "the loader itself, or only LoRAs between."
+    )
 
 
 def distilled_warning(family: Family, files: list[str]) -> str | None:
