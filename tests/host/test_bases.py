@@ -147,6 +147,44 @@ def test_mixed_precision(zoo, kind, cell, compared):
     assert error < 1e-5
 
 
+# How to quantise to a format, and how far the gradient may be off where it multiplies rounded activations.
+FORMATS = {
+    "float8_e5m2": ({"scale": "recalculate"}, 1e-5), "nvfp4": ({"scale": "recalculate"}, 1e-5),
+    "mxfp8": ({"scale": "recalculate"}, 1e-5),
+    "int8_tensorwise": ({"per_channel": True, "convrot": True, "convrot_groupsize": 64}, 0.03),
+    "asym_w4a8_int8": ({"convrot_groupsize": 64}, 0.03), "convrot_w4a4": ({"convrot_groupsize": 64}, 0.3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_quantised(zoo, kind, cell, compared, format):
+    """The formats of newer ComfyUI's quantised checkpoints, in every layer that is large enough for them."""
+    import comfy.ops
+    import comfy.quant_ops
+
+    layout = getattr(comfy.quant_ops, "QUANT_ALGOS", {}).get(format, {}).get("comfy_tensor_layout")
+    if layout is None or not hasattr(comfy.quant_ops, "TensorCoreNVFP4Layout"):
+        cell("this ComfyUI does not know it")
+        pytest.skip("of newer ComfyUI")
+    (options, tolerance), plain, packed = FORMATS[format], zoo.model(kind), 0
+    weights = parameters(plain)
+    operations = comfy.ops.mixed_precision_ops({}, torch.float32, full_precision_mm=True)
+    with torch.inference_mode():
+        model = zoo.model(kind, compute=torch.float32, operations=operations)
+        model.model.diffusion_model.load_state_dict(plain.model.diffusion_model.state_dict(), strict=False)
+        for name, module in model.model.diffusion_model.named_modules():
+            with contextlib.suppress(ValueError, AssertionError, RuntimeError):  # too small for the format
+                if hasattr(module, "_full_precision_mm"):
+                    value = comfy.ops.QuantizedTensor.from_float(module.weight.detach().clone(), layout, **options)
+                    weights[f"{name}.weight"] = value.dequantize().float()
+                    module.weight = torch.nn.Parameter(value, requires_grad=False)
+                    module.quant_format, module.layout_type = format, layout
+                    packed += 1
+    error = compared(model, weights)
+    cell(f"{error:.0e}")
+    assert packed > 3 and error < tolerance
+
+
 def gguf_operations():
     """Layers that unpack 8-bit blocks when they run, shaped like ComfyUI-GGUF's."""
     import comfy.ops
