@@ -10,20 +10,6 @@ KINDS = ["FLUX.1 Kontext", "SD1.5 InstructPix2Pix"]
 FLOAT8 = torch.float8_e4m3fn
 
 
-@pytest.fixture(scope="module")
-def zoo(comfy):
-    import zoo
-
-    return zoo
-
-
-@pytest.fixture(scope="module")
-def tiny(comfy):
-    import tiny
-
-    return tiny
-
-
 @pytest.fixture(params=KINDS)
 def kind(request, zoo):
     return next(kind for kind in zoo.KINDS if kind.name == request.param)

@@ -8,13 +8,6 @@ class Cancel(BaseException):
     """ComfyUI's interrupt is a BaseException in newer versions."""
 
 
-@pytest.fixture
-def tiny(comfy):
-    import tiny
-
-    return tiny
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("end", [None, Cancel, RuntimeError, torch.cuda.OutOfMemoryError])
 def test_the_base_is_as_before(tiny, trainer, end, checkpointing):

@@ -8,13 +8,6 @@ import torch
 from pictures import textured
 
 
-@pytest.fixture(scope="module")
-def zoo(comfy):
-    import zoo
-
-    return zoo
-
-
 @pytest.fixture
 def folder(tmp_path) -> Path:
     folder = tmp_path / "pairs"

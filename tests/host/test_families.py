@@ -21,20 +21,6 @@ def kinds():
 EXACT, RECOMPUTED, MIXED = 1e-3, 1e-9, 1e-6
 
 
-@pytest.fixture(scope="module")
-def zoo(comfy):
-    import zoo
-
-    return zoo
-
-
-@pytest.fixture(scope="module")
-def tiny(comfy):
-    import tiny
-
-    return tiny
-
-
 @pytest.fixture(params=kinds())
 def kind(request, zoo):
     return next(kind for kind in zoo.KINDS if kind.name == request.param)

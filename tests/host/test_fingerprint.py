@@ -3,13 +3,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="module")
-def zoo(comfy):
-    import zoo
-
-    return zoo
-
-
 @pytest.fixture
 def fingerprint(trainer):
     return trainer("host.fingerprint").fingerprint

@@ -5,13 +5,6 @@ import pytest
 import torch
 
 
-@pytest.fixture
-def tiny(comfy):
-    import tiny
-
-    return tiny
-
-
 def in_float64(tiny, **options):
     model = tiny.flux(torch.float64)
     samples = [tiny.sample(model, 1, references=2, dtype=torch.float64)]

@@ -3,13 +3,6 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="module")
-def zoo(comfy):
-    import zoo
-
-    return zoo
-
-
 @pytest.fixture
 def drawn(zoo, trainer):
     """`drawn("FLUX.2", "uniform")`: ten thousand sigmas for a picture of 64x64 pixels, or of another size."""
