@@ -68,6 +68,11 @@ def training(workflow):
     return load
 
 
+def node(class_type: str, **inputs) -> dict:
+    """A node of a prompt in the API format."""
+    return {"class_type": class_type, "inputs": inputs}
+
+
 def steps_of(client, graph):
     """Run and return the outcome, the training steps seen and the LoRA's name."""
     texts = []

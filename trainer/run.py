@@ -4,6 +4,7 @@ A run lives in OUTPUT/pairlora/NAME-IDENTITY and is keyed by everything it was t
 captions, the base model with its patches, the settings and the learning rate. The number of steps is not part of the
 key; each one that was finished has its own LoRA in the folder.
 """
+import contextlib
 import filecmp
 import hashlib
 import itertools
@@ -12,7 +13,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def identity(base: list[str | int], dataset: str, settings: Settings, learning_r
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which takes its place once it is complete."""
+    unfinished = path.with_suffix(".part")
+    yield unfinished
+    os.replace(unfinished, path)
+
+
 class Record:
     """What a run of so many steps has left on disk: its LoRA, and a note of what became of it. No file is ever seen
     half written, and none of the user's is overwritten."""
@@ -72,16 +81,14 @@ class Record:
         return note if self.weights.exists() and "files" in note else None
 
     def write(self, note: dict) -> None:
-        unfinished = self.note.with_suffix(".part")
-        unfinished.write_text(json.dumps(note), encoding="utf-8")
-        os.replace(unfinished, self.note)
+        with whole(self.note) as unfinished:
+            unfinished.write_text(json.dumps(note), encoding="utf-8")
 
     def save(self, tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
         """Write the LoRA and its metadata."""
         self.weights.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.weights.with_suffix(".part")
-        safetensors.torch.save_file(tensors, unfinished, header)
-        os.replace(unfinished, self.weights)
+        with whole(self.weights) as unfinished:
+            safetensors.torch.save_file(tensors, unfinished, header)
 
     def place(self, loras: str, name: str) -> str:
         """The LoRA's file name in the loras folder: there already, or copied under ``name``, numbered where that is
@@ -91,12 +98,12 @@ class Record:
         first = folder / note["files"].get(name, f"{name}.safetensors")
         for file in itertools.chain([first], (first.with_stem(f"{first.stem}_{i:02}") for i in itertools.count(2))):
             if not file.exists():
-                unfinished = file.with_suffix(".part")
-                shutil.copyfile(self.weights, unfinished)
-                os.replace(unfinished, file)
+                with whole(file) as unfinished:
+                    shutil.copyfile(self.weights, unfinished)
             elif not filecmp.cmp(self.weights, file, shallow=False):
                 continue
-            self.write({**note, "files": {**note["files"], name: file.name}})
+            if note["files"].get(name) != file.name:
+                self.write({**note, "files": {**note["files"], name: file.name}})
             return file.name
 
 

@@ -2,16 +2,12 @@
 import numpy as np
 import pytest
 import safetensors.numpy
-from running import steps_of
+from running import node, steps_of
 
 from client import GraphError
 
 CLIP, VAE = ["1", 1], ["1", 2]  # Tiny Demo Model in the example workflows
 SMALL = {"folder": "samples/background-removal-held-out", "resolution": 64}  # 6 pairs, quick to encode
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 @pytest.fixture

@@ -8,15 +8,12 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+from running import node
 
 from client import Client
 from host import ROOT, Server
 
 GIB = 1024**3
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,9 @@ import shutil
 import pytest
 import safetensors
 import safetensors.torch
-from running import steps_of
+from running import node, steps_of
 
 SMALL = {"folder": "samples/background-removal-held-out", "resolution": 64}  # 6 pairs, quick to encode
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 def base_file(server, name):

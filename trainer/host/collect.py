@@ -6,6 +6,7 @@ import torch
 
 from ..data.dataset import About
 from .encode import Encoded, copied, tensors
+from .fingerprint import summary
 
 # What a CONDITIONING can carry that ComfyUI's sampler applies and training does not.
 NOT_TRAINED = "control", "area", "mask", "gligen", "hooks", "start_percent", "end_percent", "clip_start_percent"
@@ -24,7 +25,7 @@ class CollectedDataset:
             for tensor in tensors([sample.latent, sample.conditioning]):
                 digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-            digest.update(repr(_without_tensors(sample.conditioning)).encode())
+            digest.update(repr(summary(sample.conditioning)).encode())
         return digest.hexdigest()
 
     def about(self) -> About:
@@ -60,11 +61,3 @@ def _sample(number: int, latent: dict, conditioning: list) -> Encoded:
     if ignored := [key for key in NOT_TRAINED if conditioning[0][1].get(key) is not None]:
         raise ValueError(f"The conditioning of {name} has {ignored[0]!r}, which training would ignore. Leave it out.")
     return Encoded(name, *copied((latent["samples"], conditioning), "cpu"))
-
-
-def _without_tensors(value):
-    if isinstance(value, torch.Tensor):
-        return None
-    if isinstance(value, dict):
-        return {key: _without_tensors(v) for key, v in sorted(value.items())}
-    return [_without_tensors(v) for v in value] if isinstance(value, (list, tuple)) else value

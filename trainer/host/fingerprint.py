@@ -26,14 +26,14 @@ def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
         digest.update(torch.cat(values).numpy().tobytes())
     for name, patches in sorted(patcher.patches.items()):
         parts = [[strength, getattr(patch, "weights", patch), *rest] for strength, patch, *rest in patches]
-        digest.update(f"{name} {_summary(parts)}".encode())
+        digest.update(f"{name} {summary(parts)}".encode())
     others = {name: value for name, value in patcher.object_patches.items() if name != "model_sampling"}
-    digest.update(repr(_summary([others, patcher.model_options.get("transformer_options")])).encode())
+    digest.update(repr(summary([others, patcher.model_options.get("transformer_options")])).encode())
     if hasattr(model, "model_sampling"):
         sampling = patcher.get_model_object("model_sampling")
         kinds = [kind.__name__ for kind in type(sampling).__mro__]  # ComfyUI's nodes give all of theirs one name
         plain = {name: value for name, value in vars(sampling).items() if not name.startswith("_")}
-        digest.update(repr(_summary([kinds, plain, dict(sampling.named_buffers())])).encode())
+        digest.update(repr(summary([kinds, plain, dict(sampling.named_buffers())])).encode())
     return digest.hexdigest()
 
 
@@ -48,14 +48,14 @@ def _stored(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
         yield tensor.as_subclass(torch.Tensor)
 
 
-def _summary(value):
+def summary(value):
     """``value`` without anything that differs from one process to the next."""
     if isinstance(value, torch.Tensor):
         return tuple(value.shape), float(value.float().norm())
     if isinstance(value, dict):
-        return sorted((str(key), _summary(v)) for key, v in value.items())
+        return sorted((str(key), summary(v)) for key, v in value.items())
     if isinstance(value, (list, tuple)):
-        return [_summary(v) for v in value]
+        return [summary(v) for v in value]
     if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
         return value
     return getattr(value, "__qualname__", type(value).__qualname__)

@@ -112,9 +112,7 @@ def trial(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
     return predicted
 
 
-def check_reads_references(
-    model: ModelPatcher, sample: Encoded, predicted: torch.Tensor
-) -> None:
+def check_reads_references(model: ModelPatcher, sample: Encoded, predicted: torch.Tensor) -> None:
     """Compare what was ``predicted`` for a sample with the same for other references; ``model`` is loaded.
 
     Found by trying, not by the model's class, since plain Flux and Kontext share one.
