@@ -1,5 +1,7 @@
-"""How each family of base models takes a caption and references: by the very nodes that a generation graph uses."""
-import importlib
+"""How each family of base models takes a caption and references: by the very nodes that a generation graph uses.
+
+Nodes that ComfyUI 0.3.75 lacks are imported where a model of their family, which it lacks as well, is conditioned.
+"""
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,6 +10,10 @@ from pathlib import PureWindowsPath
 import comfy.model_base
 import comfy.sd
 import torch
+from comfy_extras.nodes_edit_model import ReferenceLatent
+from comfy_extras.nodes_flux import FluxGuidance, FluxKontextImageScale, FluxKontextMultiReferenceLatentMethod
+from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
+from comfy_extras.nodes_qwen import TextEncodeQwenImageEdit, TextEncodeQwenImageEditPlus
 
 import nodes as comfy_nodes
 
@@ -68,11 +74,6 @@ def family_of(base: comfy.model_base.BaseModel, file: str = "", references: int 
     return QWEN_IMAGE_EDIT_2509 if release or references > 1 else family
 
 
-def _run(module: str, node: str, *args, **kwargs):
-    """The outputs of one of ComfyUI's own nodes; an older host need not have it."""
-    return getattr(importlib.import_module(f"comfy_extras.{module}"), node).execute(*args, **kwargs).args
-
-
 def _text(clip, vae, edit: Edit) -> list:
     return comfy_nodes.CLIPTextEncode().encode(clip, edit.caption)[0]
 
@@ -80,7 +81,7 @@ def _text(clip, vae, edit: Edit) -> list:
 def _with_latents(conditioning, vae, edit: Edit) -> list:
     for image in edit.references:
         latent = comfy_nodes.VAEEncode().encode(vae, image)[0]
-        (conditioning,) = _run("nodes_edit_model", "ReferenceLatent", conditioning, latent)
+        (conditioning,) = ReferenceLatent.execute(conditioning, latent).args
     return conditioning
 
 
@@ -90,12 +91,12 @@ def _reference_latents(clip, vae, edit: Edit) -> list:
 
 def _flux(clip, vae, edit: Edit) -> list:
     # Trained with guidance 1, as by diffusers' and ostris' trainers; models without a guidance embedding ignore it.
-    return _run("nodes_flux", "FluxGuidance", _reference_latents(clip, vae, edit), 1.0)[0]
+    return FluxGuidance.execute(_reference_latents(clip, vae, edit), 1.0).args[0]
 
 
 def _kontext(clip, vae, edit: Edit) -> list:
     if edit.near_native:  # else, and where it would change the size, a LoRA would learn the zoom against the target
-        scaled = [_run("nodes_flux", "FluxKontextImageScale", image)[0] for image in edit.references]
+        scaled = [FluxKontextImageScale.execute(image).args[0] for image in edit.references]
         pairs = zip(edit.references, scaled)
         edit = replace(edit, references=[b if a.shape == b.shape else a for a, b in pairs])
     return _flux(clip, vae, edit)
@@ -106,7 +107,7 @@ def _with_method(conditioning, method: str) -> list:
     does not offer the method knows no model that needs it."""
     if method not in compat.reference_methods():
         return conditioning
-    return _run("nodes_flux", "FluxKontextMultiReferenceLatentMethod", conditioning, method)[0]
+    return FluxKontextMultiReferenceLatentMethod.execute(conditioning, method).args[0]
 
 
 def _seen_by_encoder(encode: Callable) -> Callable:
@@ -130,12 +131,12 @@ def _seen_by_encoder(encode: Callable) -> Callable:
 
 @_seen_by_encoder
 def _qwen_image(clip, vae, edit: Edit) -> list:
-    return _run("nodes_qwen", "TextEncodeQwenImageEdit", clip, edit.caption, vae, edit.references[0])[0]
+    return TextEncodeQwenImageEdit.execute(clip, edit.caption, vae, edit.references[0]).args[0]
 
 
 @_seen_by_encoder
 def _qwen_image_plus(clip, vae, edit: Edit) -> list:
-    return _run("nodes_qwen", "TextEncodeQwenImageEditPlus", clip, edit.caption, vae, **edit.images("image"))[0]
+    return TextEncodeQwenImageEditPlus.execute(clip, edit.caption, vae, **edit.images("image")).args[0]
 
 
 def _references_at_timestep_zero(clip, vae, edit: Edit) -> list:
@@ -150,36 +151,40 @@ def _longcat(clip, vae, edit: Edit) -> list:
 
 @_seen_by_encoder
 def _boogu(clip, vae, edit: Edit) -> list:
-    return _run("nodes_boogu", "TextEncodeBooguEdit", clip, edit.caption, "", vae, edit.images("image_"))[0]
+    from comfy_extras.nodes_boogu import TextEncodeBooguEdit
+
+    return TextEncodeBooguEdit.execute(clip, edit.caption, "", vae, edit.images("image_")).args[0]
 
 
 @_seen_by_encoder
 def _joyimage(clip, vae, edit: Edit) -> list:
-    return _run("nodes_joyimage", "TextEncodeJoyImageEdit", clip, edit.caption, vae, edit.images("image", 0))[0]
+    from comfy_extras.nodes_joyimage import TextEncodeJoyImageEdit
+
+    return TextEncodeJoyImageEdit.execute(clip, edit.caption, vae, edit.images("image", 0)).args[0]
 
 
 def _mage_flow(clip, vae, edit: Edit) -> list:
     if not edit.references:
         return _text(clip, vae, edit)
+    from comfy_extras.nodes_mage import TextEncodeMageFlowEdit
+
     height, width = edit.size  # references go where the output is
-    return _run(
-        "nodes_mage", "TextEncodeMageFlowEdit", clip, edit.caption, "", vae, edit.images("image_"), width, height
-    )[0]  # fmt: skip
+    return TextEncodeMageFlowEdit.execute(clip, edit.caption, "", vae, edit.images("image_"), width, height).args[0]
 
 
 def _z_image_omni(clip, vae, edit: Edit) -> list:
+    from comfy_extras.nodes_zimage import TextEncodeZImageOmni
+
     # Without the vision encoder, which is optional in the node too.
-    return _run("nodes_zimage", "TextEncodeZImageOmni", clip, edit.caption, auto_resize_images=False, vae=vae,
-                **edit.images("image"))[0]  # fmt: skip
+    images = edit.images("image")
+    return TextEncodeZImageOmni.execute(clip, edit.caption, auto_resize_images=False, vae=vae, **images).args[0]
 
 
 def _instruct_pix2pix(clip, vae, edit: Edit) -> list:
     conditioning = _text(clip, vae, edit)
     if not edit.references:
         return conditioning
-    return _run(
-        "nodes_ip2p", "InstructPixToPixConditioning", conditioning, conditioning, vae=vae, pixels=edit.references[0]
-    )[0]  # fmt: skip
+    return InstructPixToPixConditioning.execute(conditioning, conditioning, vae=vae, pixels=edit.references[0]).args[0]
 
 
 # base_shift and max_shift of the schedulers that the models were released with
