@@ -74,3 +74,4 @@ def check(model, sample: encode.Encoded) -> None:
     predicted = forward.trial(model, sample)
     if sample.references:
         forward.check_reads_references(model, sample, predicted)
+    compat.end_phase()

@@ -171,6 +171,43 @@ def test_quantised(zoo, kind, cell, compared, format):
     assert packed > 3 and error < tolerance
 
 
+FULL_SIZE = 16 * 128 * 128  # numbers in the latent of a picture of 1024 x 1024 pixels
+
+
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.float16, 0.01), (torch.bfloat16, 0.02)],
+    ids=["fp16 at full size", "bf16 at full size"],
+)  # fmt: skip
+def test_gradient_of_a_full_size_latent(zoo, tiny, kind, cell, trainer, monkeypatch, dtype, tolerance):
+    """The loss is a mean over the latent: its gradient begins as small as at the size that users train at, which float16
+    holds only under a loss scale."""
+    loop, objective = trainer("loop"), trainer("objective")
+    losses = objective.sample_losses
+    models = [zoo.model(kind, dtype), zoo.model(kind)]
+    for name, p in parameters(models[1]).items():
+        p.data = parameters(models[0])[name].detach().float().clone()
+    samples = [zoo.sample(kind, models[1], i, 1) for i in range(2)]
+    sigma, noise = tiny.draws(samples)
+    part = samples[0].x0.numel() / FULL_SIZE
+    monkeypatch.setattr(objective, "sample_losses", lambda *args: part * losses(*args))
+
+    def gradient(model, scale):
+        training = tiny.Training(model, checkpointing=True, scale=0.05)
+        base, layers = model.model, training.lora.parameters()
+        with training.lora.attached(), trainer("host.autograd").exact_gradients(base, base.diffusion_model, True):
+            _, norm = loop.gradient(model, samples, sigma, noise, layers, scale)
+        clipped = max(1.0, norm)
+        return clipped * torch.cat([torch.zeros(1) if p.grad is None else p.grad.flatten() for p in layers])
+
+    wanted = gradient(models[1], loop.LossScale(torch.float32))
+    error = tiny.relative(gradient(models[0], loop.LossScale(dtype)), wanted)
+    cell(f"{error:.1%}")
+    assert error < tolerance
+    if dtype == torch.float16:
+        unscaled = tiny.relative(gradient(models[0], loop.LossScale(torch.float32)), wanted)
+        assert unscaled > 4 * error, "the tiny latent does not hide it"
+
+
 def gguf_operations():
     """Layers that unpack 8-bit blocks when they run, shaped like ComfyUI-GGUF's."""
     import comfy.ops

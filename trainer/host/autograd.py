@@ -3,21 +3,18 @@
 Four things stand in the way. The executor's weights are inference tensors, which autograd refuses to save; streamed
 weights lie in buffers that the next layer uses again; model code updates tensors in place that autograd has saved; and
 optimized attention kernels have no backward. FrozenLinear, `usable_by_autograd`, `lasting_weights`,
-`out_of_place_updates` and `ATTENTION` answer them.
+`out_of_place_updates` and attention.py answer them.
 """
 import contextlib
 from collections.abc import Iterator
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch.utils.checkpoint import checkpoint
 
-from . import compat
-
-# For transformer_options: sage, flash and int8 attention have no backward, or drop gradients silently.
-ATTENTION = {"optimized_attention_override": lambda _, *args, **kwargs: attention_pytorch(*args, **kwargs)}
+from . import attention, compat
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -74,6 +71,11 @@ def replaced_forwards(forwards: dict[torch.nn.Module, object]) -> Iterator[None]
                 module.forward = forward
 
 
+def is_plain(tensor: torch.Tensor | None) -> bool:
+    """Whether it is an ordinary tensor, not one of a class that stores its numbers in a way of its own."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
+
+
 @contextlib.contextmanager
 def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
     """Let autograd save the parameters and buffers of ``model`` that were made in inference mode, and want no gradient
@@ -92,8 +94,7 @@ def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
         for module in model.modules():
             for tensors, wrap in ((module._parameters, True), (module._buffers, False)):
                 for name, tensor in tensors.items():
-                    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
-                    if plain and (tensor.is_inference() or tensor.requires_grad) and tensor.device.type != "meta":
+                    if is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad) and tensor.device.type != "meta":
                         replaced.append((tensors, name, tensor))
                         tensors[name] = torch.nn.Parameter(alias(tensor), requires_grad=False) if wrap else alias(tensor)
                         tensors[name].__dict__.update(tensor.__dict__)  # newer hosts note there what to cast it to
@@ -111,21 +112,34 @@ def lasting_weights() -> Iterator[None]:
     refuse them, or find another layer's weights at backward. Norms and convolutions get copies of their own; Linears
     save none (FrozenLinear).
     """
-    fetch = comfy.ops.cast_bias_weight
+    fetch, let_go = comfy.ops.cast_bias_weight, comfy.ops.uncast_bias_weight
+    fetched: dict[torch.nn.Module, tuple] = {}  # until the layer has run: another stream may still be writing them
+
+    def lasting(module: torch.nn.Module, t: torch.Tensor | None) -> torch.Tensor | None:
+        own = any(t is p for p in module._parameters.values())
+        if t is None or (own and is_plain(t) and not t.is_inference()):
+            return t
+        # ComfyUI-GGUF's tensors, which newer hosts give to norms and convolutions too, are their own clones
+        return (t if hasattr(t, "__tensor_flatten__") else t.as_subclass(torch.Tensor)).clone()
 
     def fetch_to_keep(module: torch.nn.Module, *args, **kwargs):
         with torch.inference_mode():
             weight, bias, *stream = fetch(module, *args, **kwargs)
-        if not is_linear(module):
-            own = list(module._parameters.values())
-            weight, bias = (t if t is None or any(t is p for p in own) else t.clone() for t in (weight, bias))
-        return weight, bias, *stream
+        if is_linear(module):
+            return weight, bias, *stream
+        if stream and stream[0] is not None:
+            fetched[module] = weight, bias
+        return lasting(module, weight), lasting(module, bias), *stream
 
-    comfy.ops.cast_bias_weight = fetch_to_keep
+    def let_go_of_fetched(module: torch.nn.Module, weight, bias, stream) -> None:
+        let_go(module, *fetched.get(module, (weight, bias)), stream)
+        fetched.pop(module, None)
+
+    comfy.ops.cast_bias_weight, comfy.ops.uncast_bias_weight = fetch_to_keep, let_go_of_fetched
     try:
         yield
     finally:
-        comfy.ops.cast_bias_weight = fetch
+        comfy.ops.cast_bias_weight, comfy.ops.uncast_bias_weight = fetch, let_go
 
 
 @contextlib.contextmanager
@@ -192,6 +206,7 @@ def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, ch
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(compat.training_mode())
+        stack.enter_context(attention.differentiable())
         stack.enter_context(usable_by_autograd(model))
         stack.enter_context(replaced_forwards(linears))
         stack.enter_context(lasting_weights())

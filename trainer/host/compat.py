@@ -20,6 +20,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return management.is_oom(error) if hasattr(management, "is_oom") else isinstance(error, management.OOM_EXCEPTION)
 
 
+def end_phase() -> None:
+    """Clean what newer hosts with dynamic VRAM clean after each node, here between two phases of one: buffers that
+    weights were cast into, queues of weights to come, and marks of what is to stay loaded."""
+    memory = sys.modules.get("comfy.memory_management")
+    if not getattr(memory, "aimdo_enabled", False):
+        return
+    import comfy.model_prefetch
+    import comfy_aimdo.model_vbar
+
+    comfy.model_management.reset_cast_buffers()
+    comfy.model_prefetch.cleanup_prefetch_queues()
+    comfy_aimdo.model_vbar.vbars_reset_watermark_limits()
+
+
 @contextlib.contextmanager
 def training_mode() -> Iterator[None]:
     """Tell newer hosts to keep to operations that have a backward, from the forward pass to the end of backward."""

@@ -1,8 +1,10 @@
 """One forward pass for every model ComfyUI loads, on batches whose samples keep their own conditioning."""
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import comfy.conds
+import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
@@ -10,8 +12,11 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from . import autograd, compat
+from . import attention, compat
 from .encode import Encoded, copied
+
+IGNORED = 1e-4  # relative change of a prediction up to which other references have had no effect but noise
+UNCHANGED = 0.02  # relative change of a prediction up to which it is rounding in half precision
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,13 @@ def predict_x0(
     x_t = base.model_sampling.noise_scaling(shaped, noise, x0, False)
     conds = {k: c.concat([s.conds[k] for s in samples[1:]]) for k, c in samples[0].conds.items()}
     options = comfy.model_patcher.create_model_options_clone(model.model_options).get("transformer_options", {})
-    options = {**options, **autograd.ATTENTION, "sigmas": sigma, "cond_or_uncond": [0] * n}
+    options = {**options, "sigmas": sigma, "cond_or_uncond": [0] * n}
     return base.apply_model(x_t, sigma, transformer_options=options, **conds)
+
+
+def compute_dtype(base: comfy.model_base.BaseModel) -> torch.dtype:
+    """What a loaded model computes in, whatever its weights are stored as."""
+    return base.manual_cast_dtype or base.get_dtype()
 
 
 def prediction(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
@@ -85,14 +95,18 @@ def prediction(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
     return predict_x0(model, [conditioned], noise, torch.tensor([sigma], device=conditioned.x0.device)).detach()
 
 
-def trial(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
-    """``prediction`` as when generating, on a loaded ``model``, to see that it can take such a sample at all.
+def trial(model: ModelPatcher, sample: Encoded, training: bool = False) -> torch.Tensor:
+    """``prediction`` as when generating or, if ``training``, with the kernels that have a backward, on a loaded ``model``,
+    to see that it can take such a sample at all.
 
     Raises:
         ValueError: it cannot, or gives no numbers.
     """
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), contextlib.ExitStack() as kernels:
+            if training:
+                kernels.enter_context(compat.training_mode())
+                kernels.enter_context(attention.differentiable())
             predicted = prediction(model, sample)
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         if compat.is_out_of_memory(error):
@@ -121,22 +135,37 @@ def check_reads_references(model: ModelPatcher, sample: Encoded, predicted: torc
         ValueError: the model gives the same for both, so it could never learn an edit.
     """
     with torch.inference_mode():
-        if torch.equal(predicted, prediction(model, sample.with_other_references())):
-            raise ValueError(
-                f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from "
-                "pairs. Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
-            )
-
-
-def check_unchanged(plain: torch.Tensor, training: torch.Tensor, tolerance: float = 0.02) -> None:
-    """Check that the model computes in training what it computes when it generates; a LoRA begins without effect.
-
-    ``tolerance`` is relative and leaves room for rounding in half precision; a model whose code does something else when
-    gradients are wanted is further off.
-    """
-    difference = (training.float() - plain.float()).norm() / plain.float().norm()
-    if not difference <= tolerance:
-        raise RuntimeError(
-            f"While training, this model gives something else than when generating (relative difference {difference:.1e}). "
-            "A LoRA would learn to undo that. Please report it with the model's name."
+        other = prediction(model, sample.with_other_references())
+    if difference(other, predicted) < IGNORED:
+        raise ValueError(
+            f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from pairs. "
+            "Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
         )
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """How far ``a`` is from ``b``, relative to ``b``."""
+    return ((a.float() - b.float()).norm() / b.float().norm()).item()
+
+
+def check_unchanged(plain: torch.Tensor, training: torch.Tensor) -> None:
+    """Check that the model computes with layers for training what it computes without; a LoRA begins without effect.
+
+    Both are with the kernels that have a backward, so that only a model whose code does something else when gradients are
+    wanted is further off than rounding.
+    """
+    if not (off := difference(training, plain)) <= UNCHANGED:
+        raise RuntimeError(
+            f"While training, this model gives something else than without gradients (relative difference {off:.1e}). A "
+            "LoRA would learn to undo that. Please report it with the model's name."
+        )
+
+
+def kernels_warning(generating: torch.Tensor, plain: torch.Tensor) -> str | None:
+    """What to say where ComfyUI's kernels for generating round otherwise than those that have a backward: fused rope,
+    attention in 8 bits, products of quantised numbers."""
+    off = difference(plain, generating)
+    return None if off <= UNCHANGED else (
+        f"This model's fast kernels, used to generate, round otherwise than those used to train: the two differ by {off:.0%}. "
+        "The LoRA is trained on the more exact ones."
+    )  # fmt: skip

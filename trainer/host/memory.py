@@ -3,6 +3,7 @@ import comfy.model_management
 import comfy.model_patcher
 import torch
 
+from . import compat
 from .encode import Encoded
 
 GIB = 1024**3
@@ -39,6 +40,7 @@ def release(*patchers: comfy.model_patcher.ModelPatcher) -> None:
     """Give the devices back that these models are loaded on; ComfyUI loads them again when they are used."""
     loaded = comfy.model_management.current_loaded_models
     done = [m for m in loaded if m.model is not None and any(m.model.is_clone(patcher) for patcher in patchers)]
+    compat.end_phase()
     for device in {m.device for m in done}:
         comfy.model_management.free_memory(1e30, device, [m for m in loaded if m not in done])
 
