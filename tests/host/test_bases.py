@@ -209,56 +209,18 @@ def test_gradient_of_a_full_size_latent(zoo, tiny, kind, cell, trainer, monkeypa
         assert unscaled > 4 * error, "the tiny latent does not hide it"
 
 
-def gguf_operations():
-    """Layers that unpack 8-bit blocks when they run, shaped like ComfyUI-GGUF's."""
-    import comfy.ops
-
-    class Operations(comfy.ops.manual_cast):
-        class Linear(comfy.ops.manual_cast.Linear):
-            comfy_cast_weights = True
-
-            def pack(self):
-                scale = self.weight.detach().abs().amax(1, keepdim=True) / 127
-                self.scale = scale
-                self.weight = torch.nn.Parameter((self.weight / scale).round().to(torch.int8), requires_grad=False)
-
-            def cast_bias_weight(self, input=None, dtype=None, device=None, bias_dtype=None):
-                dtype = dtype or input.dtype
-                bias = None if self.bias is None else self.bias.to(dtype)
-                return (self.weight.float() * self.scale).to(dtype), bias
-
-            def forward_comfy_cast_weights(self, input):
-                return torch.nn.functional.linear(input, *self.cast_bias_weight(input))
-
-    return Operations
-
-
-class PackedTensor(torch.Tensor):
-    """Copied as ComfyUI-GGUF's tensors are: not at all."""
-
-    def clone(self, *args, **kwargs):
-        return self
-
-    def detach(self, *args, **kwargs):
-        return self
-
-
 @pytest.mark.parametrize("everywhere", [False, True], ids=["gguf", "gguf in every layer"])
 def test_gguf(zoo, kind, cell, compared, everywhere):
     """Newer hosts with dynamic VRAM, the default on NVIDIA, give GGUF's tensors to norms and convolutions, too."""
-    model = zoo.model(kind, torch.float32, compute=torch.float32, operations=gguf_operations())
-    weights, others = parameters(model), 0
+    import packed
+
+    model = zoo.model(kind, torch.float32, compute=torch.float32, operations=packed.Operations)
+    weights = parameters(model)
     with torch.inference_mode():  # as a node loads them
-        for name, module in model.model.diffusion_model.named_modules():
-            if hasattr(module, "pack"):
-                module.pack()
-                weights[f"{name}.weight"] = module.weight.float() * module.scale
-            elif everywhere and hasattr(module, "weight_function"):
-                for key, p in module._parameters.items():
-                    if p is not None:
-                        packed = p.detach().clone().as_subclass(PackedTensor)
-                        setattr(module, key, torch.nn.Parameter(packed, requires_grad=False))
-                        others += 1
+        others = packed.pack(model.model.diffusion_model, everywhere)
+    for name, module in model.model.diffusion_model.named_modules():
+        if hasattr(module, "pack"):
+            weights[f"{name}.weight"] = module.weight.float() * module.scale
     error = compared(model, weights)
     cell(f"{error:.0e}")
     assert error < 1e-5 and (others > 5 or not everywhere or kind.name.startswith("FLUX"))

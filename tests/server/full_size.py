@@ -1,4 +1,4 @@
-"""Custom nodes for the tests' servers: random samples of FLUX.1 Kontext, and one training step's gradient on a model."""
+"""Custom nodes for the tests' servers: random samples, packed weights, and one training step's gradient on a model."""
 import hashlib
 import importlib
 import json
@@ -6,6 +6,7 @@ import os
 import sys
 
 import comfy.model_management
+import comfy.sd
 import folder_paths
 import safetensors.torch
 import torch
@@ -23,17 +24,37 @@ class Samples:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"side": ("INT", {}), "tokens": ("INT", {})}}
+        return {"required": {"side": ("INT", {}), "tokens": ("INT", {}), "width": ("INT", {})}}
 
-    def make(self, side, tokens):
-        """Two samples with a reference each, of ``side`` latent pixels on a side."""
+    def make(self, side, tokens, width):
+        """Two samples with a reference each, of ``side`` latent pixels on a side, ``tokens`` of text of this ``width``."""
         conditionings, latents = [], []
         for seed in (1, 2):
             reference, target = randn(seed, 1, 16, side, side), randn(10 + seed, 1, 16, side, side)
             options = {"pooled_output": randn(20 + seed, 1, 768), "guidance": 1.0, "reference_latents": [reference]}
-            conditionings.append([[randn(30 + seed, 1, tokens, 4096), options]])
+            conditionings.append([[randn(30 + seed, 1, tokens, width), options]])
             latents.append({"samples": target})
         return conditionings, latents
+
+
+class PackedLoader:
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "load"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"unet_name": ("STRING", {})}}
+
+    def load(self, unet_name):
+        """A model whose Linears are packed in 8 bits and unpack themselves, as with ComfyUI-GGUF."""
+        sys.path.append(os.environ["PAIRLORA_TESTS"])
+        import packed
+
+        file = folder_paths.get_full_path("diffusion_models", unet_name)
+        model = comfy.sd.load_diffusion_model(file, model_options={"custom_operations": packed.Operations})
+        packed.pack(model.model.diffusion_model, everywhere=True)
+        return (model,)
 
 
 class Gradient:
@@ -82,4 +103,6 @@ def base(model) -> list:
     ]
 
 
-NODE_CLASS_MAPPINGS = {"PairLoRATestSamples": Samples, "PairLoRATestGradient": Gradient}
+NODE_CLASS_MAPPINGS = {
+    "PairLoRATestSamples": Samples, "PairLoRATestPackedLoader": PackedLoader, "PairLoRATestGradient": Gradient,
+}  # fmt: skip
