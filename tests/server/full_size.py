@@ -24,13 +24,15 @@ class Samples:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"side": ("INT", {}), "tokens": ("INT", {}), "width": ("INT", {})}}
+        return {"required": {"side": ("INT", {}), "tokens": ("INT", {}), "width": ("INT", {}), "frames": ("BOOLEAN", {})}}
 
-    def make(self, side, tokens, width):
-        """Two samples with a reference each, of ``side`` latent pixels on a side, ``tokens`` of text of this ``width``."""
+    def make(self, side, tokens, width, frames):
+        """Two samples with a reference each, of ``side`` latent pixels on a side, ``tokens`` of text of this ``width``;
+        latents have a dimension for time if ``frames``."""
+        shape = (1, 16, 1, side, side) if frames else (1, 16, side, side)
         conditionings, latents = [], []
         for seed in (1, 2):
-            reference, target = randn(seed, 1, 16, side, side), randn(10 + seed, 1, 16, side, side)
+            reference, target = randn(seed, *shape), randn(10 + seed, *shape)
             options = {"pooled_output": randn(20 + seed, 1, 768), "guidance": 1.0, "reference_latents": [reference]}
             conditionings.append([[randn(30 + seed, 1, tokens, width), options]])
             latents.append({"samples": target})
