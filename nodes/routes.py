@@ -12,7 +12,7 @@ from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http import HttpProcessingError
 from server import PromptServer
 
-from ..trainer.data import archive
+from ..trainer.data import archive, names
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError
 from .dataset import preview
 
@@ -114,7 +114,7 @@ async def receive_files(parts: MultipartReader, files: list[str], content: Path)
 
 async def receive_zip(parts: MultipartReader, name: str, staging: Path, content: Path) -> list[tuple[str, str]]:
     """Save a zip and unpack it; returns what of it was not taken, with the reason."""
-    file = staging / f"{archive.folder_name(PurePath(name).stem)}.zip"  # errors name it
+    file = staging / f"{names.folder_name(PurePath(name).stem)}.zip"  # errors name it
     await save(await next_part(parts, "file"), file, archive.LIMITS.bytes)
     await expect_end(parts)
     stopped = threading.Event()
@@ -136,7 +136,7 @@ def finish(content: Path, inputs: Path, name: str, skipped: list[tuple[str, str]
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in content.rglob("*")):
         reasons = "; ".join(f"{file}: {reason}" for file, reason in skipped[:5]) or "only texts"
         raise DatasetError(f"There is no image in {name} that can be used. Found: {reasons}")
-    name = archive.folder_name(name.removesuffix(".zip"))
+    name = names.folder_name(name.removesuffix(".zip"))
     folder = archive.move_to_free(archive.content_root(content), inputs, name)
     return {"folder": folder.name, "skipped": [{"file": file, "reason": reason} for file, reason in skipped]}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..trainer.data.archive import safe_name
+from ..trainer.data.names import safe_name
 from ..trainer.data.pairs import DatasetError
 from ..trainer.data.writing import write_pairs
 

@@ -1,12 +1,12 @@
-"""Hostile names and zips: nothing is written outside the folder, and after an error nothing is left in it."""
+"""Hostile zips: nothing is written outside the folder, and after an error nothing is left in it."""
 import random
 import stat
 import struct
 import zipfile
-from pathlib import PurePosixPath
 from types import SimpleNamespace
 
 import pytest
+from unsafe import UNSAFE
 
 PICTURE = b"\x89PNG not decoded here"
 GOOD = {"a_start.png": PICTURE, "a_end.png": PICTURE, "a.txt": b"caption"}
@@ -39,34 +39,6 @@ def make_zip(path, entries, compression=zipfile.ZIP_DEFLATED):
         for name, content in entries.items() if isinstance(entries, dict) else entries:
             made.writestr(name, content)
     return path
-
-
-@pytest.mark.parametrize("name, meant", [
-    ("a_start.jpg", "a_start.jpg"), ("my pairs/Ünï côde.png", "my pairs/Ünï côde.png"),
-    ("before\\a.jpg", "before/a.jpg"), ("./a.jpg", "a.jpg"), ("a//b.jpg", "a/b.jpg"),
-    ("cafe\u0301.jpg", "cafe\u0301.jpg"), ("日本.txt", "日本.txt"),
-    ("👩\u200d🎨.png", "👩\u200d🎨.png"), ("wait….jpg", "wait….jpg"), ("½.jpg", "½.jpg"), ("console.png", "console.png"),
-    ("a..b.jpg", "a..b.jpg"), ("x" * 251 + ".jpg", "x" * 251 + ".jpg"),
-])  # fmt: skip
-def test_ordinary_names_are_kept(archive, name, meant):
-    assert archive.safe_name(name) == PurePosixPath(meant)
-
-
-UNSAFE = [
-    "", ".", "./", "..", "../a.jpg", "a/../../b.jpg", "a/..", "..\\a.jpg", "a\\..\\..\\b.jpg", "/etc/a.jpg", "\\a.jpg",
-    "\\\\server\\share\\a.jpg", "//server/a.jpg", "C:a.jpg", "C:\\a.jpg", "c:/a.jpg", "a.jpg:stream", "a\x00.jpg",
-    "a\n.jpg", "a\x7f.jpg", "a\x85.jpg", "a\u202egpj.exe.jpg", "a\u200b.jpg", "\ufeffa.jpg", "a\u2028b.jpg",
-    "a\ud800.jpg",
-    "..／a.jpg", "．．/a.jpg", "․․/a.jpg", "‥/a.jpg", "．．＼a.jpg", "C：a.jpg", "a/℀.jpg", "a﹨b.jpg", "CON", "con.jpg",
-    "a/NUL.txt", "com1.png", "COM¹.png", "ＬＰＴ9.txt", "aux .jpg", "a.jpg.", "a.jpg ", "dir /a.jpg", ".../a.jpg",
-    "x" * 252 + ".jpg", "ü" * 126 + ".jpg", "/".join(["d"] * 16) + "/a.jpg",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", UNSAFE, ids=ascii)
-def test_unsafe_names_are_refused(archive, error, name):
-    with pytest.raises(error, match="Rename it"):
-        archive.safe_name(name)
 
 
 def test_images_and_texts_are_unpacked_with_their_folders(archive, into, tmp_path):
@@ -248,7 +220,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(archive, error, into, tmp_path
 
 
 def test_mutated_zips_write_nothing_outside(archive, error, into, tmp_path):
-    """Every entry that gets through is also one that `safe_name` would let through."""
+    """Whatever gets through lies in the folder."""
     rng = random.Random(7)
     entries = {**GOOD, "before/b.png": PICTURE * 20, "../up.png": PICTURE, "more/deep/c.jpg": bytes(5000)}
     whole = make_zip(tmp_path / "x.zip", entries).read_bytes()
@@ -301,14 +273,6 @@ def test_a_race_for_a_name_overwrites_nothing(archive, tmp_path, monkeypatch):
     (tmp_path / ".staging").mkdir()
     assert archive.move_to_free(tmp_path / ".staging", tmp_path, "pairs").name == "pairs_02"
     assert (tmp_path / "pairs/a.txt").read_text() == "theirs"
-
-
-@pytest.mark.parametrize("text, name", [
-    ("my pairs", "my pairs"), ("été", "été"), ("../../x", "_.._x"), ("a/b\\c:d", "a_b_c_d"), (".hidden", "hidden"),
-    ("", "pairs"), ("...", "pairs"), ("CON", "pairs"), ("a\u202eb", "pairs"), ("．．／x", "pairs"), ("名" * 100, "名" * 60),
-])  # fmt: skip
-def test_folder_names_are_made_safe(archive, text, name):
-    assert archive.folder_name(text) == name
 
 
 def test_the_folder_that_holds_everything_is_found(archive, tmp_path):

@@ -1,9 +1,8 @@
-"""File names and zips that come from elsewhere: nothing leaves its folder, nothing grows without limit."""
+"""Zips that come from elsewhere: nothing leaves its folder, nothing grows without limit."""
 import contextlib
 import io
 import itertools
 import os
-import re
 import shutil
 import stat
 import struct
@@ -14,16 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from .names import danger, relative
 from .pairs import IMAGE_SUFFIXES, DatasetError
 
 BLOCK = 1 << 20  # bytes unpacked at a time
 RATIO_FROM = 1 << 20  # bytes from which the compression ratio counts: small flat pictures shrink a thousandfold
 LONGEST_LIST = 64 << 20  # bytes of a zip's list of contents, which zipfile reads as a whole
-DEEPEST = 16  # folders within each other
 UNIX = 3  # ZipInfo.create_system: the upper half of external_attr holds the file's mode
 ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
-DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$)", re.IGNORECASE)
-JOINERS = "\u200c\u200d"  # invisible, but Persian and emoji are spelled with them
 
 # What zipfile, zlib and the file system raise on a file that is broken or made to break them.
 BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError)
@@ -39,46 +36,6 @@ class Limits:
 
 
 LIMITS = Limits()
-
-
-def _danger(name: str) -> str | None:
-    """Why a name must not be written, or None."""
-    folded = unicodedata.normalize("NFKC", name)  # what a careless program or file system makes of it
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
-    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in JOINERS for c in name):
-        return "it holds invisible characters"
-    if name.startswith(("/", "\\")):
-        return "it starts at the root of a disk"
-    if ":" in name:
-        return "it holds a colon (a drive letter or a hidden stream)"
-    if len(re.findall(r"[/\\:]", folded)) != len(re.findall(r"[/\\]", name)):
-        return "it holds characters that pass for / \\ or :"
-    if ".." in re.split(r"[/\\]", folded):
-        return "it leads out of the folder"
-    if not parts:
-        return "it is empty"
-    if any(part.endswith((".", " ")) for part in parts):
-        return "a part of it ends in a dot or a space"
-    if any(DEVICES.fullmatch(unicodedata.normalize("NFKC", part.split(".")[0]).rstrip()) for part in parts):
-        return "Windows keeps this name for a device"
-    if len(parts) > DEEPEST or any(len(part.encode()) > 255 for part in parts):
-        return f"it is too long, or more than {DEEPEST} folders deep"
-    return None
-
-
-def safe_name(name: str) -> PurePosixPath:
-    """The relative path that ``name`` means on every system; backslashes separate, too.
-
-    Raises:
-        DatasetError: it is absolute, leads out of its folder, or could on some system; the message names it.
-    """
-    if danger := _danger(name):
-        raise DatasetError(f"{name!r} cannot be used as a file name: {danger}. Rename it.")
-    return _path(name)
-
-
-def _path(name: str) -> PurePosixPath:
-    return PurePosixPath(name.replace("\\", "/"))
 
 
 def unused_reason(path: PurePosixPath) -> str | None:
@@ -101,9 +58,9 @@ class Intake:
 
     def take(self, name: str) -> PurePosixPath | None:
         """Where to write the file, or None."""
-        if danger := _danger(name):
-            return self.skip(name, f"an unsafe name: {danger}")
-        path = _path(name)
+        if risk := danger(name):
+            return self.skip(name, f"an unsafe name: {risk}")
+        path = relative(name)
         if reason := unused_reason(path):
             return self.skip(name, reason)
         # Two names that some file system takes for one would overwrite each other there.
@@ -209,8 +166,8 @@ def _choose(archive: zipfile.ZipFile, file: Path, limits: Limits):
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
             intake.skip(name, "a symbolic link" if stat.S_ISLNK(mode) else "not an ordinary file")
         elif name.endswith(("/", "\\")):  # a folder; it comes with its files
-            if danger := _danger(name):
-                intake.skip(name, f"an unsafe name: {danger}")
+            if risk := danger(name):
+                intake.skip(name, f"an unsafe name: {risk}")
         elif path := intake.take(name):
             if info.flag_bits & 1:
                 raise DatasetError(f"{file.name}: {path} is encrypted. Make a zip without a password.")
@@ -234,12 +191,6 @@ def content_root(folder: Path) -> Path:
     while len(entries := list(folder.iterdir())) == 1 and entries[0].is_dir():
         folder = entries[0]
     return folder
-
-
-def folder_name(text: str) -> str:
-    """A name for a folder, made of what a user calls it; "pairs" where nothing usable is left."""
-    kept = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", unicodedata.normalize("NFC", text))[:60].strip(". ")
-    return "pairs" if _danger(kept) else kept
 
 
 def move_to_free(folder: Path, parent: Path, name: str) -> Path:
