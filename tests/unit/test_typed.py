@@ -35,7 +35,8 @@ def test_the_home_folder_is_known(typed, monkeypatch, tmp_path):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert typed.path("~/my pairs") == typed.path(" '~/my pairs'") == f"{tmp_path}/my pairs"
     assert typed.path("~") == str(tmp_path) and typed.path("a~b") == "a~b"
-    assert typed.path("~nobody-of-this-name/x") == "~nobody-of-this-name/x"
+    for unknown in ("~nobody-of-this-name/x", "~a\0b", "~\ud800"):
+        assert typed.path(unknown) == unknown
 
 
 def test_backslashes_separate_in_relative_paths_on_every_system(typed, monkeypatch):

@@ -1,8 +1,9 @@
 """What a user means by a path that was typed, pasted or dropped."""
 import os
 import re
-import unicodedata
 from urllib.parse import unquote
+
+from .text import stripped
 
 DOUBLE, SINGLE = "\"“”„‟«»＂", "'‘’‚‛‹›`"
 FILE_URL = re.compile(r"file:(//(localhost)?)?(?=/)", re.IGNORECASE)
@@ -21,19 +22,18 @@ def path(text: str) -> str:
         text = re.sub("^/+(?=[A-Za-z]:)", "", text)  # a drive
     if not WINDOWS and not ABSOLUTE.match(text):
         text = text.replace("\\", "/")
-    return os.path.expanduser(text)
+    try:
+        return os.path.expanduser(text)
+    except ValueError:  # what no user is called
+        return text
 
 
 def _bare(text: str) -> str:
-    """The text without blanks, invisible marks and quotation marks around it; single ones, which end names such as
+    """The text without anything invisible and without quotation marks around it; single ones, which end names such as
     ``artists'``, only in pairs."""
     before = None
     while text != before:
-        before, text = text, text.strip().strip(DOUBLE)
+        before, text = text, stripped(text).strip(DOUBLE)
         if len(text) > 1 and text[0] in SINGLE and text[-1] in SINGLE:
             text = text[1:-1]
-        while text and unicodedata.category(text[0]) in ("Cc", "Cf"):
-            text = text[1:]
-        while text and unicodedata.category(text[-1]) in ("Cc", "Cf"):
-            text = text[:-1]
     return text
