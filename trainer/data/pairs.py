@@ -1,4 +1,5 @@
-"""Which files of a folder make which sample: `NAME_start`, `NAME_start1`, ..., `NAME_end` and `NAME.txt`.
+"""Which files of a folder make which sample: `NAME_start`, `NAME_start1`, ..., `NAME_end` and `NAME.txt`, the folders of
+equal names and the lists of files that other trainers use.
 
 Only names are looked at here, so that ten thousand samples are matched in a moment.
 """
@@ -6,22 +7,60 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"}
-ROLE = re.compile(r"(?P<name>.*)_(?P<role>start(?P<number>[0-9]*)|end)", re.IGNORECASE | re.DOTALL)
-SIBLINGS = [("before", "after"), ("input", "output"), ("control", "target"), ("source", "target")]
+from . import lists
+from .text import printable
+
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff",
+    ".gif", ".avif",
+}  # fmt: skip
+CAPTION_SUFFIXES = {".txt", ".caption"}
+OTHER_IMAGES = {
+    ".heic", ".heif", ".hif", ".jxl", ".jxr", ".jp2", ".j2k", ".jpx", ".psd", ".psb", ".xcf", ".kra", ".svg", ".tga", ".ico",
+    ".exr", ".hdr", ".dds", ".ppm", ".pgm", ".pnm", ".qoi", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2",
+    ".pef", ".srw", ".pdf", ".eps", ".ai",
+}  # fmt: skip
+OTHER_TEXTS = {".text", ".md", ".rtf", ".doc", ".docx", ".odt", ".tags", ".cap", ".prompt", ".tsv", ".xml", ".parquet"}
+
+INPUTS, TARGETS = ("start", "before", "input", "control", "source"), ("end", "after", "output", "target")
+_INPUT, _TARGET = "|".join(INPUTS), "|".join(TARGETS)
+ROLE = re.compile(rf"(?P<name>.*)_((?P<input>{_INPUT})(?P<number>[0-9]*)|(?P<target>{_TARGET}))",
+                  re.IGNORECASE | re.DOTALL)  # fmt: skip
+# What is not written like that but means it: `a-start`, `start_a`, and a file manager's copy `a_start (1)`.
+NEAR = re.compile(rf"(?P<name>.+?)[ ._-]+((?P<input>{_INPUT})(?P<number>[0-9]*)|{_TARGET})(?P<copy>[ (~–-].*|_[0-9]+)?",
+                  re.IGNORECASE | re.DOTALL)  # fmt: skip
+IN_FRONT = re.compile(rf"((?P<input>{_INPUT})(?P<number>[0-9]*)|{_TARGET})[ ._-]+(?P<name>.+)", re.IGNORECASE | re.DOTALL)
+# `control_2`, `edited-images`: folders as other trainers have them beside each other; ai-toolkit takes several of control.
+FOLDER = re.compile(
+    r"(?P<word>[a-z]+?)s?([-_ .]?(images?|dir|directory|folder))?[-_ .]?(?P<number>[0-9]*)", re.IGNORECASE
+)
+OTHER_SIDE = {"start": "end", "before": "after", "input": "output", "control": "target", "source": "target",
+              "end": "start", "after": "before", "output": "input", "target": "control"}  # fmt: skip
+INPUT_FOLDERS = {*INPUTS, "reference", "original", "condition", "conditioning"}
+TARGET_FOLDERS = {*TARGETS, "edited", "result", "image"}
+CAPTION_FOLDERS = {"caption", "text", "txt", "prompt"}
+NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>[0-9]{1,4})", re.DOTALL)  # several control images of musubi-tuner
+
 BY_SUFFIX = "NAME_start and NAME_end in one folder"
+NO_LIST = "no list of images that are in this folder"
+NO_ROLE = "the name ends neither in _start nor in _end"
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 HIDDEN = "hidden, or a file of the operating system"
 DEEPEST = 4  # folders that hold nothing but one folder, as archives often do
+FEW = 3  # files that one message names
 
 END, PLAIN = "end", "plain"  # roles of an image; the role of an input is its number
 
 
 class DatasetError(ValueError):
     """A folder or a file of it cannot be used; the message names it and says what to do."""
+
+    __module__ = "builtins"  # ComfyUI puts the whole name of an error's class in front of the message
 
 
 @dataclass(frozen=True)
@@ -37,7 +76,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Sample:
-    """What shares a base name: input images in order, the target, and perhaps a file with the caption.
+    """What shares a base name: input images in order, the target, and perhaps a file with the caption, or the caption
+    itself.
 
     Without inputs it is unpaired, an ordinary text-to-image sample.
     """
@@ -46,10 +86,15 @@ class Sample:
     starts: tuple[Path, ...]
     end: Path
     caption_file: Path | None = None
+    caption: str | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
         return (*self.starts, self.end)
+
+    @property
+    def has_caption(self) -> bool:
+        return self.caption_file is not None or self.caption is not None
 
 
 @dataclass
@@ -61,10 +106,20 @@ class Match:
     samples: list[Sample] = field(default_factory=list)
     unused: list[tuple[str, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    missed: dict[str, list[str]] = field(default_factory=dict)
 
     def relative(self, path: Path) -> str:
         """The file's name as it is written in reports: relative to the folder, with forward slashes."""
-        return path.relative_to(self.folder).as_posix()
+        return printable(path.relative_to(self.folder).as_posix())
+
+    def miss(self, path: Path, why: str, advice: str = "") -> None:
+        """Leave out what its owner may well have meant to be used; that gives a warning."""
+        file = self.relative(path)
+        self.unused.append((file, f"{why}; {advice}" if advice else why))
+        self.missed.setdefault(why, []).append(f"{file} ({advice})" if advice else file)
+
+    def error(self, code: str, name: str | None, message: str) -> None:
+        self.findings.append(Finding("error", code, name, message))
 
     def leave_out(self, errors: dict[str, Finding]) -> None:
         """Take the samples of these names out; their files are named with the reason."""
@@ -84,16 +139,24 @@ def natural_key(text: str) -> list:
     ]
 
 
-def match(folder: Path) -> Match:
-    """Match the files of ``folder`` to samples, by the suffixes of their names or as two folders of equal names.
+def match(folder: Path, called: str = "") -> Match:
+    """Match the files of ``folder`` to samples: by the suffixes of their names, as folders of equal names, or as a list
+    tells. ``called`` is what messages call the folder.
 
     Raises:
-        DatasetError: there is no such folder.
+        DatasetError: there is no such folder, or it cannot be read.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DatasetError(f"There is no folder {folder}. Put your pairs into one and choose it here.")
-    found = _match(folder, folder)
+    folder, called = Path(folder), called or printable(str(folder))
+    try:
+        found = _match(folder, _Listing(folder))
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise DatasetError(f"There is no folder {called}. Put your pairs into one and choose it here.") from error
+    except OSError as error:
+        raise DatasetError(f"The folder {called} cannot be read ({error.strerror}).") from error
+    for why, files in found.missed.items():
+        shown = [*files[:FEW], *([f"{len(files) - FEW} more"] if len(files) > FEW else [])]
+        message = f"{listed(shown)} {'is' if len(files) == 1 else 'are'} not used: {why}"
+        found.findings.append(Finding("warning", "not-used", None, message))
     if not found.samples:
         if found.unused:
             telling = sorted(found.unused, key=lambda entry: entry[1] == HIDDEN)[:5]
@@ -101,136 +164,321 @@ def match(folder: Path) -> Match:
             message = f"holds no complete pair. A pair is NAME_start.jpg and NAME_end.jpg. Found: {reasons}"
         else:
             message = "is empty. Put NAME_start.jpg and NAME_end.jpg files into it."
-        found.findings.append(Finding("error", "no-samples", None, f"The folder {folder} {message}"))
+        found.error("no-samples", None, f"{called} {message}")
     return found
 
 
-def _match(root: Path, folder: Path, depth: int = 0) -> Match:
-    here = _Listing(folder)
-    best, rest = _by_suffix(root, here), here.folders
-    for names in SIBLINGS:
-        siblings = [next((path for path in here.folders if path.name.casefold() == name), None) for name in names]
-        if all(siblings):
-            candidate = _by_folders(root, here, *map(_Listing, siblings))
-            if len(candidate.samples) > len(best.samples) or not (best.samples or here.images):
-                best, rest = candidate, [path for path in here.folders if path not in siblings]
-    if not best.samples and not here.images and len(rest) == len(here.folders) == 1 and depth < DEEPEST:
-        best, rest = _match(root, rest[0], depth + 1), []
-        best.unused += [(best.relative(path), "a caption without images") for path in here.texts]
-    best.unused += [(best.relative(path), "a folder; only the files of one folder make a dataset") for path in rest]
+def _match(root: Path, here: "_Listing", depth: int = 0, captions: "tuple[_Listing, ...]" = ()) -> Match:
+    inner = {path: listing for path in here.folders if (listing := here.inside(path))}
+    beside = [path for path in inner if _kind(path)[0] in CAPTION_FOLDERS and inner[path].texts]
+    captions = (*captions, *map(inner.get, beside))
+    best, used = _by_suffix(root, here, captions), beside
+    for befores, after in _siblings(inner):
+        candidate = _by_folders(root, here, [inner[path] for path in befores], inner[after], captions)
+        if len(candidate.samples) > len(best.samples) or not (best.samples or here.images):
+            best, used = candidate, [*befores, after, *beside]
+    others = [path for path in here.folders if path not in used]
+    if used is beside and not here.images and len(others) == 1 and others[0] in inner and depth < DEEPEST:
+        best, used = _match(root, inner[others[0]], depth + 1, captions), [*used, *others]
+        for path in here.texts:
+            best.miss(path, "a caption without images")
+    chosen = None
+    for path in here.lists:
+        entries = lists.read(path)
+        if len(entries) >= max(1, len(best.samples)):
+            candidate = _by_list(root, here, path, entries)
+            if _worth(candidate) > _worth(best):
+                best, used, chosen = candidate, here.folders, path
+    for path in here.lists:
+        if path != chosen:
+            best.miss(path, NO_LIST)
+    for path in here.folders:
+        if path not in used:
+            _miss_folder(best, path, inner.get(path))
     best.unused += [(best.relative(path), reason) for path, reason in here.others]
+    for path, why, advice in here.missed:
+        best.miss(path, why, advice)
     best.unused.sort(key=lambda entry: natural_key(entry[0]))
     return best
 
 
+def _worth(found: Match) -> tuple[int, bool]:
+    return len(found.samples), any(sample.caption or sample.caption_file for sample in found.samples)
+
+
+def _miss_folder(found: Match, path: Path, listing: "_Listing | None") -> None:
+    reason = "a folder; only the files of one folder make a dataset"
+    if listing is None:
+        found.miss(path, "a folder that cannot be read")
+    elif listing.images or listing.texts or listing.missed:
+        found.miss(path, reason)
+    else:
+        found.unused.append((found.relative(path), reason))
+
+
 class _Listing:
-    """The entries of one folder in natural order, by kind."""
+    """The entries of one folder in natural order, by kind; an entry that cannot be looked at is one of ``missed``."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.images, self.texts, self.folders, self.others = [], [], [], []
+        self.images, self.texts, self.lists, self.folders = [], [], [], []
+        self.others: list[tuple[Path, str]] = []
+        self.missed: list[tuple[Path, str, str]] = []
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: natural_key(entry.name)):
-                path = folder / entry.name
-                suffix = path.suffix.lower()
-                if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
-                    self.others.append((path, HIDDEN))
-                elif entry.is_dir():
-                    self.folders.append(path)
-                elif not entry.is_file():
-                    self.others.append((path, "not an ordinary file"))
-                elif suffix == ".txt":
-                    self.texts.append(path)
-                elif suffix == ".zip":
-                    self.others.append((path, "an archive; choose it itself, or unpack it"))
-                elif suffix in IMAGE_SUFFIXES:
-                    self.images.append(path)
-                else:
-                    self.others.append((path, "neither an image nor a .txt caption"))
+            for name in sorted((entry.name for entry in entries), key=natural_key):
+                self._add(folder / name)
+
+    def _add(self, path: Path) -> None:
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or path.name.lower() in CLUTTER:
+            self.others.append((path, HIDDEN))
+        elif os.path.isdir(path):
+            self.folders.append(path)
+        elif not os.path.isfile(path):  # also what may not be looked at, and a link that leads round in a circle
+            reading = suffix in IMAGE_SUFFIXES or suffix in CAPTION_SUFFIXES
+            reason = "a link that leads nowhere, or not an ordinary file"
+            self.missed.append((path, reason, "")) if reading else self.others.append((path, reason))
+        elif suffix in CAPTION_SUFFIXES:
+            self.texts.append(path)
+        elif suffix in lists.SUFFIXES:
+            self.lists.append(path)
+        elif suffix in IMAGE_SUFFIXES:
+            self.images.append(path)
+        elif suffix in OTHER_IMAGES:
+            self.missed.append((path, "images of this kind are not read", "convert it to PNG or JPEG"))
+        elif suffix in OTHER_TEXTS:
+            self.missed.append((path, "captions are called NAME.txt", ""))
+        elif suffix == ".zip":
+            self.others.append((path, "an archive; choose it itself, or unpack it"))
+        else:
+            self.others.append((path, "neither an image nor a .txt caption"))
+
+    def inside(self, path: Path) -> "_Listing | None":
+        """What a folder in it holds, or None where that cannot be read."""
+        try:
+            return _Listing(path)
+        except OSError:
+            return None
+
+
+def listed(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _kind(folder: Path) -> tuple[str, int]:
+    """The word that a folder's name says, in the singular, and the number behind it."""
+    kind = FOLDER.fullmatch(folder.name)
+    return (kind["word"].lower(), int(kind["number"] or 0)) if kind else ("", 0)
+
+
+def _siblings(inner: dict[Path, _Listing]) -> Iterator[tuple[list[Path], Path]]:
+    """Every folder of inputs, with those that differ from it in their number, with every folder of targets."""
+    groups = defaultdict(list)
+    for path in inner:
+        groups[_kind(path)[0]].append(path)
+    befores = [sorted(groups[word], key=lambda path: _kind(path)[1]) for word in groups if word in INPUT_FOLDERS]
+    afters = [path for word in groups if word in TARGET_FOLDERS for path in groups[word]]
+    return product(befores, afters)
 
 
 def _stem(path: Path) -> str:
-    return unicodedata.normalize("NFC", path.stem)  # macOS writes é as two characters, others as one
+    return unicodedata.normalize("NFC", printable(path.stem))  # macOS writes é as two characters, others as one
 
 
 class _Group:
-    """The files of one base name: images by role, captions in the order in which they count."""
+    """The files of one base name: images by role, captions in the order in which they count, and the words by which
+    their names tell the roles."""
 
     def __init__(self):
         self.images: dict[int | str, list[Path]] = defaultdict(list)
         self.captions: list[Path] = []
+        self.words: set[str] = set()
+
+    def number_inputs(self, first: int = 0) -> None:
+        """Give the inputs the numbers from ``first`` on, in their order."""
+        inputs = sorted(role for role in self.images if role not in (END, PLAIN))
+        numbered = {number: self.images.pop(role) for number, role in enumerate(inputs, first)}
+        self.images.update(numbered)
 
 
-def _by_suffix(root: Path, here: _Listing) -> Match:
+def _by_suffix(root: Path, here: _Listing, captions: tuple[_Listing, ...]) -> Match:
     found, groups = Match(root), defaultdict(_Group)
     if here.folder != root:
         found.layout += f" ({found.relative(here.folder)})"
+    texts = [path for listing in (here, *captions) for path in listing.texts]
+    stems = {_stem(path) for path in texts}
+    roles = {path: ROLE.fullmatch(_stem(path)) for path in here.images}
+    sides = defaultdict(set)
+    for role in filter(None, roles.values()):
+        sides[role["name"]].add(bool(role["input"]))
     plain: dict[str, list[Path]] = defaultdict(list)
-    for path in here.images:
-        role = ROLE.fullmatch(_stem(path))
-        if role and not role["name"]:
-            message = f"there is no name in front of {path.stem}; call it photo001{path.stem}{path.suffix}"
+    for path, role in roles.items():
+        stem = _stem(path)
+        if not role:
+            plain[stem].append(path)
+            continue
+        word = (role["input"] or role["target"]).lower()
+        if not role["name"]:
+            message = f"there is no name in front of {stem}; call it photo001{stem}{path.suffix}"
             found.unused.append((found.relative(path), message))
-            found.findings.append(Finding("error", "no-name", None, f"{found.relative(path)}: {message}"))
-        elif role:
-            key = END if role["role"].lower() == "end" else int(role["number"] or 0)
-            groups[role["name"]].images[key].append(path)
+            found.error("no-name", None, f"{found.relative(path)}: {message}")
+        elif stem in stems and len(sides[role["name"]]) == 1 and word not in ("start", "end"):
+            plain[stem].append(path)  # an unpaired sample that happens to be called `my_output`
         else:
-            plain[_stem(path)].append(path)
-
-    stems = {_stem(path) for path in here.texts}
+            groups[role["name"]].images[int(role["number"] or 0) if role["input"] else END].append(path)
+            groups[role["name"]].words.add(word)
+    for group in groups.values():
+        if "start" not in group.words:  # others count from 1
+            group.number_inputs()
+    paired = set(groups)
     for name, paths in plain.items():
-        if name in stems and name not in groups:
+        if name in stems and name not in paired:
             groups[name].images[PLAIN] = paths
         else:
-            reason = "the name ends neither in _start nor in _end" + (
-                f"; a {name}.txt would make it a sample without inputs" if name not in groups else ""
-            )
-            found.unused += [(found.relative(path), reason) for path in paths]
+            for path in paths:
+                found.miss(path, NO_ROLE, _advice(path, name in paired))
 
-    captions = []
-    for path in here.texts:
+    ordered = []
+    for path in texts:
         name, order = _stem(path), 0
         if name not in groups and (role := ROLE.fullmatch(name)) and not role["number"]:
-            name, order = role["name"], 1 if role["role"].lower() == "end" else 2
-        captions.append((order, name, path))
-    _add_captions(found, groups, captions)
+            name, order = role["name"], 2 if role["input"] else 1
+        ordered.append((order, name, path))
+    _add_captions(found, groups, ordered)
+    for listing in captions:
+        _name_rest(found, listing, listing.images)
 
     def named(name: str, role: str) -> str:
-        return f"{name}_{role} image"
+        word = next((OTHER_SIDE[word] for word in sorted(groups[name].words) if (word in INPUTS) == (role == END)), role)
+        hints = [f" ({found.relative(path)} may be it; call it {name}_{word}{path.suffix})" for path in plain.get(name, [])]
+        return f"{name}_{word} image{''.join(hints[:1])}"
 
     _build(found, groups, named)
     return found
 
 
-def _by_folders(root: Path, here: _Listing, before: _Listing, after: _Listing) -> Match:
+def _advice(path: Path, paired: bool) -> str:
+    """What to call an image whose name tells no role; ``paired``: there is a pair of its name."""
+    stem, suffix = printable(path.stem), path.suffix
+    if near := NEAR.fullmatch(stem) or IN_FRONT.fullmatch(stem):
+        copy = near.groupdict().get("copy") or ""
+        role = f"start{near['number']}" if near["input"] else "end"
+        return f"{'if it is no copy, ' if copy else ''}call it {near['name']}{copy}_{role}{suffix}"
+    advice = f"call it {stem}_start{suffix} or {stem}_end{suffix}"
+    return advice if paired else f"{advice}, or write a {stem}.txt for a sample without inputs"
+
+
+def _name_rest(found: Match, listing: _Listing, images: list[Path]) -> None:
+    """Name everything of an inner folder that makes no sample: these images, and what is neither image nor caption."""
+    for path in images:
+        found.miss(path, f"not in the place of the images that are found by {found.layout}")
+    for path in listing.lists:
+        found.miss(path, NO_LIST)
+    for path in listing.folders:
+        _miss_folder(found, path, listing.inside(path))
+    for path, why, advice in listing.missed:
+        found.miss(path, why, advice)
+    found.unused += [(found.relative(path), reason) for path, reason in listing.others]
+
+
+def _by_folders(
+    root: Path, here: _Listing, befores: list[_Listing], after: _Listing, captions: tuple[_Listing, ...]
+) -> Match:
+    """Folders of equal names, the inputs' in order; of one name there may be several inputs, `NAME_0`, `NAME_1`, ..."""
     found, groups = Match(root), defaultdict(_Group)
-    found.layout = f"equal names in {found.relative(before.folder)} and {found.relative(after.folder)}"
-    for listing, role in ((before, 0), (after, END)):
+    places = listed([found.relative(listing.folder) for listing in (*befores, after)])
+    found.layout = f"equal names in {places}"
+    inputs, targets = ({_stem(path) for path in images} for images in (befores[0].images, after.images))
+    for path in after.images:
+        groups[_base(_stem(path), inputs)[0]].images[END].append(path)
+    for place, listing in enumerate(befores):
         for path in listing.images:
-            groups[_stem(path)].images[role].append(path)
-        found.unused += [(found.relative(path), "a folder in a folder") for path in listing.folders]
-        found.unused += [(found.relative(path), reason) for path, reason in listing.others]
-    found.unused += [(found.relative(path), f"outside {found.layout.split(' in ')[1]}") for path in here.images]
-    places = enumerate((after, before, here))
-    _add_captions(found, groups, [(i, _stem(path), path) for i, listing in places for path in listing.texts])
+            name, number = _base(_stem(path), targets, NUMBERED)
+            groups[name].images[place, number].append(path)
+    for group in groups.values():  # what is only in the second folder stays the second
+        group.number_inputs(int(all(role[0] for role in group.images if role != END)))
+    for listing in (*befores, after):
+        _name_rest(found, listing, [])
+    for listing in captions:
+        _name_rest(found, listing, listing.images)
+    for path in here.images:
+        found.miss(path, f"outside {places}")
+    ordered = [(i, path) for i, listing in enumerate((after, *captions, *befores, here)) for path in listing.texts]
+    _add_captions(found, groups, [(i, _base(_stem(path), set(groups))[0], path) for i, path in ordered])
 
     def named(name: str, role: str) -> str:
-        return f"{name} image in {found.relative((after if role == END else before).folder)}"
+        return f"{name} image in {found.relative((after if role == END else befores[0]).folder)}"
 
     _build(found, groups, named)
     return found
+
+
+def _base(stem: str, others: set[str], *patterns: re.Pattern) -> tuple[str, int]:
+    """The name of the sample that a file of this stem belongs to, and its number among the inputs: its own where the
+    ``others`` have the same, else what is left of it without a number or a role behind it."""
+    if stem not in others:
+        for pattern in patterns:
+            if (match := pattern.fullmatch(stem)) and match["name"] in others:
+                return match["name"], int(match["number"])
+        if (role := ROLE.fullmatch(stem)) and role["name"]:
+            return role["name"], int(role["number"] or 0)
+    return stem, 0
+
+
+def _by_list(root: Path, here: _Listing, path: Path, entries: list[lists.Entry]) -> Match:
+    """The samples that a list names; paths in it are relative to its folder."""
+    found, used, names = Match(root), set(), set()
+    file = found.relative(path)
+    found.layout = f"the list {file}"
+    for number, entry in enumerate(entries, 1):
+        images = {name: _within(here.folder, name) for name in (*entry.inputs, entry.target)}
+        if missing := [name for name, image in images.items() if image is None]:
+            message = f"{file}, entry {number}: there is no image {printable(missing[0])!r} in this folder"
+            found.error("not-there", None, message)
+            continue
+        target = images[entry.target]
+        name = found.relative(target.with_suffix(""))
+        name = name if name not in names else f"{name} ({number})"
+        names.add(name)
+        starts = tuple(images[name] for name in entry.inputs)
+        found.samples.append(Sample(name, starts, target, caption=entry.caption))
+        used.update(images.values())
+    found.samples.sort(key=lambda sample: natural_key(sample.name))
+    _name_unlisted(found, here, file, used)
+    return found
+
+
+def _within(folder: Path, name: str) -> Path | None:
+    """The image of this name in a folder or below it, or None."""
+    top = Path(os.path.abspath(folder))
+    path = Path(os.path.abspath(top / name.replace("\\", "/")))
+    there = path.is_relative_to(top) and path.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(path)
+    return folder / path.relative_to(top) if there else None
+
+
+def _name_unlisted(found: Match, here: _Listing, file: str, used: set[Path]) -> None:
+    """Name what a list does not: in ``here`` and in the folders in it that hold images of the list."""
+    for path in (*here.images, *here.texts):
+        if path not in used:
+            found.miss(path, f"{file} does not name it")
+    for path in here.folders:
+        listing = here.inside(path)
+        if listing is None or not any(image.is_relative_to(path) for image in used):
+            _miss_folder(found, path, listing)
+        else:
+            _name_unlisted(found, listing, file, used)
+            listing.folders = []
+            _name_rest(found, listing, [])
 
 
 def _add_captions(found: Match, groups: dict[str, _Group], captions: list[tuple[int, str, Path]]) -> None:
-    for _, name, path in sorted(captions, key=lambda c: (c[0], natural_key(str(c[2])))):
+    for _, name, path in sorted(captions, key=lambda c: (c[0], c[2].suffix.lower() != ".txt", natural_key(str(c[2])))):
         if name in groups:
             groups[name].captions.append(path)
         else:
             file = found.relative(path)
             found.unused.append((file, "a caption without images"))
-            message = f"{file} is a caption without images. Add the images, or take it out."
-            found.findings.append(Finding("error", "caption-without-images", name, message))
+            found.error("caption-without-images", name, f"{file} is a caption without images. Add the images, or take it out.")
 
 
 def _build(found: Match, groups: dict[str, _Group], named) -> None:
@@ -253,7 +501,8 @@ def _build(found: Match, groups: dict[str, _Group], named) -> None:
             if 0 not in numbers:
                 errors.append(("missing-start", f"no {named(name, 'start')}{hint}"))
         if errors:
-            found.findings += [Finding("error", code, name, message) for code, message in errors]
+            for code, message in errors:
+                found.error(code, name, message)
             files = [*(path for paths in group.images.values() for path in paths), *group.captions]
             found.unused += [(found.relative(path), errors[0][1]) for path in files]
             continue
