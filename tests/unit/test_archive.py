@@ -80,8 +80,8 @@ def test_links_and_devices_are_listed(archive, into, tmp_path, kind, reason):
 
 def test_what_is_no_image_or_text_is_listed(archive, into, tmp_path):
     others = {"__MACOSX/._a_start.png": "a hidden file", ".DS_Store": "a hidden file", ".git/a.png": "a hidden file",
-              "more.zip": "an archive inside; unpack it first", "a.exe": "neither an image nor a .txt caption",
-              "noext": "neither an image nor a .txt caption"}  # fmt: skip
+              "more.zip": "an archive inside; unpack it first", "a.exe": "neither an image nor a caption",
+              "noext": "neither an image nor a caption"}  # fmt: skip
     packed = make_zip(tmp_path / "x.zip", [*GOOD.items(), *((name, b"x") for name in others), ("empty/", b"")])
     assert dict(archive.unpack(packed, into)) == others
     assert listing(into) == GOOD
@@ -115,14 +115,23 @@ def refused(archive, error, into, packed, message, **options):
 
 
 def test_a_bomb_is_stopped(archive, error, into, tmp_path):
-    packed = make_zip(tmp_path / "x.zip", {**GOOD, "sub/z.png": bytes(3 << 20)})
-    refused(archive, error, into, packed, r"x\.zip: sub/z\.png unpacks to more than 200 times its size")
+    """What unpacks to more than 200 times its size counts, in all files together."""
+    packed = make_zip(tmp_path / "x.zip", {**GOOD, "y.png": bytes(2 << 20), "sub/z.png": bytes(2 << 20)})
+    limits = archive.Limits(flat=3 << 20)
+    refused(archive, error, into, packed, r"x\.zip unpacks to more than 200 times its size.*\(sub/z\.png\)", limits=limits)
+    archive.unpack(packed, into, archive.Limits(flat=4 << 20))
 
 
-def test_small_flat_pictures_are_no_bomb(archive, into, tmp_path):
-    flat = {"a_start.bmp": bytes(1 << 20), "a_end.bmp": bytes(1 << 20)}
+def test_flat_pictures_are_no_bomb(archive, into, tmp_path):
+    flat = {f"a_{role}.bmp": bytes(48 << 20) for role in ("start", "end")}
     archive.unpack(make_zip(tmp_path / "x.zip", flat), into)
     assert listing(into) == flat
+
+
+def test_captions_and_lists_of_other_trainers_are_unpacked(archive, into, tmp_path):
+    files = {"a_start.jfif": PICTURE, "a.caption": b"x", "metadata.csv": b"image,prompt", "x.json": b"[]", "y.jsonl": b""}
+    assert archive.unpack(make_zip(tmp_path / "x.zip", files), into) == []
+    assert listing(into) == files
 
 
 def test_lists_and_sizes_have_limits(archive, error, into, tmp_path):

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from . import lists
 from .names import danger, relative
-from .pairs import IMAGE_SUFFIXES, DatasetError
+from .pairs import CAPTION_SUFFIXES, IMAGE_SUFFIXES, DatasetError
+from .text import counted
 
 BLOCK = 1 << 20  # bytes unpacked at a time
-RATIO_FROM = 1 << 20  # bytes from which the compression ratio counts: small flat pictures shrink a thousandfold
 LONGEST_LIST = 64 << 20  # bytes of a zip's list of contents, which zipfile reads as a whole
 UNIX = 3  # ZipInfo.create_system: the upper half of external_attr holds the file's mode
 ARCHIVES = {".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"}
@@ -28,24 +29,28 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, Overf
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one upload or archive may hold: files, bytes in all, and bytes unpacked from one byte of a zip."""
+    """How much one upload or archive may hold: files, bytes in all, and bytes that unpack from less than a ``ratio``th
+    of theirs. Flat pictures that are not compressed themselves (BMP) shrink a thousandfold, but a zip made to fill the
+    disk holds more of that than any dataset."""
 
     files: int = 60_000
     bytes: int = 50 * 1000**3
     ratio: int = 200
+    flat: int = 8 * 1000**3
 
 
 LIMITS = Limits()
 
 
 def unused_reason(path: PurePosixPath) -> str | None:
-    """Why a file is not taken, or None for images and texts."""
+    """Why a file is not taken, or None for images, captions, and lists of them."""
     suffix = path.suffix.lower()
     if "__MACOSX" in path.parts or any(part.startswith(".") for part in path.parts):
         return "a hidden file"
     if suffix in ARCHIVES:
         return "an archive inside; unpack it first"
-    return None if suffix in IMAGE_SUFFIXES or suffix == ".txt" else "neither an image nor a .txt caption"
+    taken = suffix in IMAGE_SUFFIXES or suffix in CAPTION_SUFFIXES or suffix in lists.SUFFIXES
+    return None if taken else "neither an image nor a caption"
 
 
 class Intake:
@@ -117,8 +122,9 @@ def _naming(what: str):
     except DatasetError:
         raise
     except BROKEN as error:
-        advice = "" if isinstance(error, OSError) else " Make the zip again."
-        raise DatasetError(f"{what} cannot be unpacked ({str(error) or 'it ends too early'}).{advice}") from error
+        if isinstance(error, OSError) and error.strerror:
+            raise DatasetError(f"{what} cannot be unpacked ({error.strerror}).") from error
+        raise DatasetError(f"{what} cannot be unpacked ({str(error) or 'it ends too early'}). Make the zip again.") from error
 
 
 def _unpack(archive: zipfile.ZipFile, file: Path, into: Path, limits: Limits, progress) -> list[tuple[str, str]]:
@@ -129,19 +135,20 @@ def _unpack(archive: zipfile.ZipFile, file: Path, into: Path, limits: Limits, pr
             f"{file.name} unpacks to {total / 1e9:.1f} GB; the limit is {limits.bytes / 1e9:.1f} GB and the disk has "
             f"{free / 1e9:.1f} GB free."
         )
-    done = 0
+    done = flat = 0
     for info, path in members:
         target = into.joinpath(*path.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         size = 0
         with _naming(f"{file.name}: {path}"), archive.open(info) as source, target.open("xb") as out:
             while block := source.read(BLOCK):
-                size += len(block)
                 done += len(block)
-                if size > max(RATIO_FROM, limits.ratio * info.compress_size):
+                flat += max(0, size + len(block) - max(size, limits.ratio * info.compress_size))
+                size += len(block)
+                if flat > limits.flat:
                     raise DatasetError(
-                        f"{file.name}: {path} unpacks to more than {limits.ratio} times its size, as a zip made to "
-                        "fill the disk does. Store it as PNG or JPEG."
+                        f"{file.name} unpacks to more than {limits.ratio} times its size, as a zip made to fill the disk "
+                        f"does ({path}). Store the images as PNG or JPEG."
                     )
                 if done > limits.bytes:
                     raise DatasetError(f"{file.name} unpacks to more than the limit of {limits.bytes / 1e9:.1f} GB.")
@@ -156,7 +163,7 @@ def _choose(archive: zipfile.ZipFile, file: Path, limits: Limits):
     """The members to write, each with its path, and the other entries with the reason."""
     entries = archive.infolist()
     if len(entries) > limits.files:
-        raise DatasetError(f"{file.name} holds {len(entries)} files; the limit is {limits.files}. Split it.")
+        raise DatasetError(f"{file.name} holds {counted(len(entries), 'file')}; the limit is {limits.files:,}. Split it.")
     if sum(info.compress_size for info in entries) > file.stat().st_size:
         raise DatasetError(f"{file.name} holds entries that lie over each other, as a zip made to fill the disk does.")
     intake, members = Intake(), []
