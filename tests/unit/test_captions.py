@@ -83,20 +83,45 @@ def test_a_default_caption_stands_in_and_a_trigger_word_goes_in_front(survey):
 
 
 def test_samples_without_a_caption_are_counted_where_others_have_one(survey):
+    assert "1 sample without" in survey({"a.txt": b"x"}, trigger_word="zz").findings[0].message
     (finding,) = survey({"a.txt": b"x"}, pairs=("a", "b", "c")).findings
-    assert (finding.code, finding.level) == ("no-caption", "warning") and "2 samples" in finding.message
+    assert (finding.code, finding.level) == ("no-caption", "warning") and "2 samples without" in finding.message
     assert not survey({"a.txt": b"x"}, default_caption="y").findings
 
 
-def test_no_captions_at_all_are_a_choice(survey):
-    assert not survey().findings
+def test_no_captions_at_all_are_a_warning_unless_something_stands_in(survey):
+    (finding,) = survey(pairs="abcdef").findings
+    assert (finding.level, finding.code) == ("warning", "no-caption") and "no sample has a caption" in finding.message
+    assert not survey(default_caption="y").findings and not survey(trigger_word="zz").findings
+    assert [f.code for f in survey(default_caption=" \u200b", trigger_word="\u2060").findings] == ["no-caption"], "invisible"
+
+
+@pytest.mark.parametrize("blank", [
+    "\u200b", "\u200b\u200c\u200d\ufeff", "\u2060 \n\u00ad", "\u3164", "\u2800", "\u200e\u202a\u202c", "\x0c\x1b", "\u115f",
+], ids=ascii)  # fmt: skip
+def test_what_shows_nothing_is_empty(survey, captions, tmp_path, blank):
+    report = survey({"a.txt": blank.encode(), "b.txt": f"{blank}remove\u200b it{blank}".encode()})
+    assert [(f.code, f.sample) for f in report.findings] == [("empty-caption", "a")]
+    assert report.captions == {"a": "", "b": "remove\u200b it"}
+
+
+def test_a_caption_that_no_text_encoder_reads_to_its_end_is_told(survey):
+    report = survey({"a.txt": b"word " * 15_000, "b.txt": b"word " * 300})
+    assert [(f.level, f.code, f.sample) for f in report.findings] == [("warning", "long-caption", "a")]
+    assert "74,999 characters" in report.findings[0].message
+    assert [f.sample for f in survey({"a.txt": b"", "b.txt": b""}, trigger_word="x" * 3000).findings[:2]] == ["a", "b"]
+
+
+def test_a_caption_that_is_no_text_is_written_out(survey):
+    """Half an emoji, as a program may cut it; no file and no tokenizer takes that."""
+    assert survey(default_caption="hat \ud83d").captions["a"] == "hat \\ud83d"
 
 
 def test_an_empty_caption_is_allowed_warned_of_and_counted(survey):
     report = survey({"a.txt": b"", "b.txt": b"x"}, trigger_word="zzhat")
     assert report.captions == {"a": "zzhat", "b": "zzhat, x"}
     assert [(f.code, f.sample) for f in report.findings] == [("empty-caption", "a")]
-    assert "2 with a caption file (1 empty)" in report.text()
+    assert "2 with a caption (1 empty)" in report.text()
 
 
 def test_an_empty_caption_is_meant_so_no_default_stands_in(survey):
@@ -104,7 +129,7 @@ def test_an_empty_caption_is_meant_so_no_default_stands_in(survey):
 
 
 def test_a_caption_in_another_encoding_leaves_its_sample_out_by_name(survey):
-    report = survey({"a.txt": "ändere".encode("latin-1")})
+    report = survey({"a.txt": "ändere".encode("latin-1"), "b.txt": b"x"})
     assert [sample.name for sample in report.found.samples] == ["b"]
     assert [(f.level, f.code, f.sample) for f in report.findings] == [("error", "caption-encoding", "a")]
     assert report.findings[0].message.startswith("a.txt is not UTF-8"), "named as in the folder"

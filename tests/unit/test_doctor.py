@@ -52,7 +52,7 @@ def test_a_good_folder_exits_with_0_and_a_report_that_ends_with_the_checklist(fo
     done = doctor(folder, "--resolution", "64")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
-    assert lines[0] == "pairs: 2 pairs with 1 or 3 input image(s) each, 2 with a caption file"
+    assert lines[0] == "pairs: 2 pairs with 1 or 3 input images each, 2 with a caption"
     assert lines[-8] == "checklist" and lines[-1].endswith("not trained on")
 
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, features
 
 from host import ROOT
 
@@ -17,17 +17,21 @@ def images(plain):
     return plain("images")
 
 
+PALETTE = Image.linear_gradient("L").quantize(64)
+
+
 def noise(size=(48, 32), channels=3, top=256, dtype=np.uint8):
     return np.random.default_rng(0).integers(0, top, (size[1], size[0], channels), dtype).squeeze()
 
 
-def test_transparency_is_put_over_white_or_the_chosen_colour(images, tmp_path):
+def test_transparency_is_left_out_or_put_over_the_chosen_colour(images, tmp_path):
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "x.png")
-    assert images.load(tmp_path / "x.png").getpixel((0, 0)) == (255, 255, 255)
+    assert images.load(tmp_path / "x.png").getpixel((0, 0)) == (255, 0, 0)
     assert images.load(tmp_path / "x.png", images.colour("#102030")).getpixel((0, 0)) == (16, 32, 48)
     half = Image.new("LA", (4, 4), (0, 128))
     half.save(tmp_path / "half.png")
-    assert images.load(tmp_path / "half.png").getpixel((0, 0)) == pytest.approx((127, 127, 127), abs=1)
+    assert images.load(tmp_path / "half.png", images.colour("white")).getpixel((0, 0)) == pytest.approx((127, 127, 127), abs=1)
+    assert images.colour(" As loadimage ") is None
 
 
 def test_a_transparent_palette_entry_is_put_over_the_background(images, tmp_path):
@@ -35,8 +39,21 @@ def test_a_transparent_palette_entry_is_put_over_the_background(images, tmp_path
     image.putpalette([255, 0, 0, 0, 255, 0])
     image.putpixel((1, 1), 1)
     image.save(tmp_path / "x.png", transparency=0)
-    loaded = images.load(tmp_path / "x.png")
+    loaded = images.load(tmp_path / "x.png", (255, 255, 255))
     assert (loaded.getpixel((0, 0)), loaded.getpixel((1, 1))) == ((255, 255, 255), (0, 255, 0))
+
+
+@pytest.mark.parametrize("make, options, transparent", [
+    (lambda: Image.new("RGBA", (4, 4), (1, 2, 3, 254)), {}, True), (lambda: Image.new("RGBA", (4, 4), (1, 2, 3, 255)), {}, False),
+    (lambda: Image.new("LA", (4, 4), (1, 0)), {}, True), (lambda: Image.new("RGB", (4, 4), "red"), {"transparency": (255, 0, 0)}, True),
+    (lambda: Image.new("RGB", (4, 4), "red"), {"transparency": (0, 0, 0)}, False), (lambda: Image.new("RGB", (4, 4), "red"), {}, False),
+    (lambda: Image.new("L", (4, 4), 7), {"transparency": 7}, True), (lambda: PALETTE.copy(), {"transparency": 3}, True),
+    (lambda: PALETTE.copy(), {"transparency": 200}, False), (lambda: PALETTE.copy(), {"transparency": bytes(range(128, 256))}, True),
+])  # fmt: skip
+def test_whether_any_part_is_transparent_is_known(images, tmp_path, make, options, transparent):
+    make().save(tmp_path / "x.png", **options)
+    for background in (None, (255, 255, 255)):
+        assert images.load_with_alpha(tmp_path / "x.png", background)[1] is transparent
 
 
 @pytest.mark.parametrize("colour", ["whiteish", "#12", ""])
@@ -91,6 +108,30 @@ def test_every_mode_becomes_rgb(images, tmp_path, mode):
     assert (loaded.mode, loaded.size) == ("RGB", (48, 32))
 
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SRGB_PRIMARIES = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]  # as XYZ under D50
+P3_PRIMARIES = [(0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841)]
+
+
+def rgb_profile(gamma, primaries):
+    """An ICC.1 profile of an RGB display."""
+    xyz = [struct.pack(">4s4x3i", b"XYZ ", *(round(v * 65536) for v in values)) for values in (*primaries, (0.9642, 1, 0.8249))]
+    curve = struct.pack(">4s4xIHxx", b"curv", 1, round(gamma * 256))
+    name = b"made for a test\0"
+    described = struct.pack(">4s4xI", b"desc", len(name)) + name + bytes(78)
+    tags = {b"rXYZ": xyz[0], b"gXYZ": xyz[1], b"bXYZ": xyz[2], b"wtpt": xyz[3],
+            **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve), b"desc": described + bytes(-len(described) % 4)}  # fmt: skip
+    table, data = struct.pack(">I", len(tags)), b""
+    for tag, content in tags.items():
+        table += struct.pack(">4sII", tag, 128 + 4 + 12 * len(tags) + len(data), len(content))
+        data += content
+    header = bytearray(128)
+    struct.pack_into(">I", header, 0, 128 + len(table) + len(data))
+    header[8:12], header[12:24], header[36:40] = b"\x02\x10\x00\x00", b"mntrRGB XYZ ", b"acsp"
+    struct.pack_into(">3i", header, 68, 63190, 65536, 54061)
+    return bytes(header) + table + data
+
+
 def cmyk_profile(lab):
     """A printer on whose white paper any ink gives the one colour ``lab``, and all of them black: an ICC.1 profile with
     an A2B0 table of 2 x 2 x 2 x 2."""
@@ -110,12 +151,69 @@ def cmyk_profile(lab):
 
 
 @pytest.mark.parametrize("format", ["jpg", "tiff"])
-def test_cmyk_is_read_through_its_profile(images, tmp_path, format):
+def test_no_profile_is_read_for_the_pixels_but_one_that_shows_other_colours_is_known(images, tmp_path, format):
+    path = tmp_path / f"x.{format}"
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
-    for profile, colour in ((None, (255, 0, 0)), (b"no profile", (255, 0, 0)), (cmyk_profile((50, -60, 50)), (0, 141, 7))):
-        path = tmp_path / f"x.{format}"
+    for profile in (None, b"no profile", cmyk_profile((50, -60, 50))):
         image.save(path, **({"icc_profile": profile} if profile else {}))
-        assert images.load(path).getpixel((0, 0)) == pytest.approx(colour, abs=12)
+        assert images.load(path).getpixel((0, 0)) == pytest.approx((255, 0, 0), abs=3)
+    headers = [images.header(path)]
+    for profile in (None, b"no profile", SRGB, rgb_profile(2.2, SRGB_PRIMARIES), rgb_profile(2.2, P3_PRIMARIES)):
+        Image.new("RGB", (8, 8)).save(path, **({"icc_profile": profile} if profile else {}))
+        headers.append(images.header(path))
+    printed, *plain, p3 = headers
+    assert [header.profile for header in plain] == [""] * 4 and all(images.same_profile(header, plain[0]) for header in plain)
+    assert not images.same_profile(p3, plain[0]) and images.same_profile(p3, p3) and p3.profile == "made for a test"
+    assert not images.same_profile(printed, plain[0]) and not images.same_profile(printed, p3)
+    Image.new("L", (8, 8)).save(path, icc_profile=SRGB)  # of another kind than the image, as some editors leave it
+    assert images.same_profile(images.header(path), plain[0])
+
+
+def test_a_png_may_hold_megabytes_of_text(images, tmp_path):
+    """ComfyUI's LoadImage reads it, and other packs save their workflows so."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "x" * 5_000_000, zip=True)
+    info.add_itxt("prompt", "é" * 3_000_000, zip=True)
+    info.add_text("plain", "y" * 70_000_000)
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "x.png", pnginfo=info)
+    assert images.header(tmp_path / "x.png").width == 8
+    assert images.load(tmp_path / "x.png").getpixel((0, 0)) == (255, 0, 0)
+    assert PngImagePlugin.MAX_TEXT_CHUNK < 5_000_000, "Pillow's own limit again"
+
+
+def test_a_mistake_of_the_program_is_no_damaged_image(images, tmp_path, monkeypatch):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "x.png")
+
+    def mistaken(*_, **__):
+        raise TypeError("unexpected keyword")
+
+    for name in ("_rgb", "_upright", "_is_transparent"):
+        with monkeypatch.context() as patch, pytest.raises(TypeError, match="unexpected keyword"):
+            patch.setattr(images, name, mistaken)
+            images.load(tmp_path / "x.png")
+
+
+def test_too_little_memory_is_no_damaged_image(images, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", full)
+    with pytest.raises(MemoryError):
+        images.load(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("version, enough", [("9.5.0", False), ("10.0.1", False), ("10.1.0", True), ("12.1.0", True)])
+def test_a_pillow_that_is_too_old_is_told_once_with_what_to_run(images, plain, tmp_path, monkeypatch, version, enough):
+    monkeypatch.setattr(images.PIL, "__version__", version)
+    for role in ("start", "end"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"a_{role}.png")
+    if enough:
+        assert plain("dataset").survey(tmp_path, plain("dataset").Reading()).found.samples
+    else:
+        with pytest.raises(plain("pairs").DatasetError, match=rf"Pillow 10\.1 or newer.*{version}.*pip install"):
+            plain("dataset").survey(tmp_path, plain("dataset").Reading())
 
 
 def test_of_an_animation_the_first_frame_is_used_and_that_is_known(images, tmp_path):

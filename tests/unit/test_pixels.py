@@ -32,8 +32,8 @@ def settled(plain, monkeypatch):
 def decoded(plain, monkeypatch):
     """The files that are decoded from now on."""
     images, files = plain("images"), []
-    load = images.load
-    monkeypatch.setattr(images, "load", lambda path, *args: (files.append(path.name), load(path, *args))[1])
+    load = images.load_with_alpha
+    monkeypatch.setattr(images, "load_with_alpha", lambda path, *args: (files.append(path.name), load(path, *args))[1])
     return files
 
 

@@ -10,6 +10,7 @@ from . import archive
 from .cache import Cache
 from .dataset import Reading, examine
 from .pairs import DatasetError
+from .text import counted
 
 
 def main() -> int:
@@ -31,8 +32,7 @@ def main() -> int:
             if folder.is_file():
                 folder = Path(temporary)
                 skipped = archive.unpack(options.folder, folder)
-            examined = examine(folder, reading, cache, progress)
-            examined.name = options.folder.resolve().name
+            examined = examine(folder, reading, cache, progress, str(options.folder))
             examined.found.unused += skipped
     except DatasetError as error:
         message = {"level": "error", "code": "no-folder", "sample": None, "message": str(error)}
@@ -44,7 +44,7 @@ def main() -> int:
 
 def progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r{done}/{total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(f"\r{done}/{counted(total, 'image')}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@ import codecs
 from pathlib import Path
 
 from .pairs import DatasetError
+from .text import stripped
 
 LONGEST = 100_000  # bytes; far beyond what any text encoder reads
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(path: Path) -> tuple[str, str | None]:
-    """The caption, with plain line ends and nothing around it, and a remark when the file is not UTF-8.
+    """The caption, with plain line ends and nothing invisible around it, and a remark when the file is not UTF-8.
 
     Raises:
         DatasetError: the encoding cannot be told, or the file is no caption (it is named).
@@ -30,4 +31,4 @@ def read(path: Path) -> tuple[str, str | None]:
         raise DatasetError(f"{path} is not UTF-8 text. Save it as UTF-8.") from error
     if "\0" in text:
         raise DatasetError(f"{path} holds zero bytes, so it is not UTF-8 text. Save it as UTF-8.")
-    return "\n".join(text.split("\r\n")).replace("\r", "\n").strip(), remark
+    return stripped("\n".join(text.split("\r\n")).replace("\r", "\n")), remark

@@ -11,18 +11,19 @@ from . import captions, images, pixels, report
 from .cache import Cache
 from .pairs import DatasetError, Finding, Match, Sample, match
 from .report import Report
+from .text import counted, printable, stripped
 
 
 @dataclass(frozen=True)
 class Reading:
     """How a folder is read: ``resolution`` in pixels, images are scaled to about its square; ``default_caption`` stands
     in for samples without a caption file; ``trigger_word`` is put in front of every caption; ``background`` is the
-    colour that transparent images are put over, a name or #rrggbb."""
+    colour that transparent images are put over, a name or #rrggbb, or images.AS_LOADED."""
 
     default_caption: str = ""
     trigger_word: str = ""
     resolution: int = 1024
-    background: str = "white"
+    background: str = images.AS_LOADED
 
 
 @dataclass(frozen=True)
@@ -69,36 +70,46 @@ class PairedDataset:
 
     def about(self) -> About:
         captions, inputs = Counter(map(self.caption, self.samples)), [len(sample.starts) for sample in self.samples]
-        return About(self.folder.name, inputs, captions, self.reading.resolution, self.reading.trigger_word)
+        return About(printable(self.folder.name), inputs, captions, self.reading.resolution, self.reading.trigger_word)
 
 
-def survey(folder: Path, reading: Reading) -> Report:
-    """What names and captions tell, no image opened; raises DatasetError when there is no such folder."""
-    found, texts, errors, own = match(folder), {}, {}, 0
+def survey(folder: Path, reading: Reading, called: str = "") -> Report:
+    """What names and captions tell, no image opened. ``called`` is what its user calls the folder, such as the zip that
+    it was unpacked from.
+
+    Raises:
+        DatasetError: there is no such folder, or Pillow is too old for the images.
+    """
+    images.check_pillow()
+    called = called or printable(str(folder))
+    found, texts, errors = match(folder, called), {}, {}
+    default, trigger = (stripped(printable(text)) for text in (reading.default_caption, reading.trigger_word))
+    without = []
     for sample in found.samples:
-        text = reading.default_caption.strip()
-        if sample.caption_file is not None:
+        text = default
+        if sample.caption is not None:
+            text = stripped(printable(sample.caption))
+        elif sample.caption_file is not None:
             file = found.relative(sample.caption_file)
             try:
                 text, remark = captions.read(sample.caption_file)
             except DatasetError as error:
-                message = str(error).replace(str(sample.caption_file), file)
+                message = printable(str(error)).replace(printable(str(sample.caption_file)), file)
                 errors[sample.name] = Finding("error", "caption-encoding", sample.name, message)
                 continue
-            own += 1
             if remark:
                 found.findings.append(Finding("warning", "caption-encoding", sample.name, f"{file} {remark}"))
             if not text:
                 found.findings.append(Finding("warning", "empty-caption", sample.name, f"{file} is empty"))
-        texts[sample.name] = ", ".join(part for part in (reading.trigger_word.strip(), text) if part)
+        else:
+            without.append(sample.name)
+        texts[sample.name] = ", ".join(part for part in (trigger, text) if part)
     found.leave_out(errors)
-    if 0 < own < len(found.samples) and not reading.default_caption.strip():
-        message = f"{len(found.samples) - own} samples have no caption; write them or set a default caption"
-        found.findings.append(Finding("warning", "no-caption", None, message))
+    found.findings += report.caption_findings(texts, without, default, trigger)
     if any(sample.starts for sample in found.samples) and not all(sample.starts for sample in found.samples):
         message = "some samples have inputs and some have none; the latter teach only what a target looks like"
         found.findings.append(Finding("warning", "mixed", None, message))
-    return Report(Path(folder).resolve().name, found, texts, reading.resolution)
+    return Report(Path(called).name or Path(folder).resolve().name, found, texts, reading.resolution)
 
 
 def read_headers(surveyed: Report) -> None:
@@ -115,18 +126,18 @@ def read_headers(surveyed: Report) -> None:
     found.leave_out(errors)
 
 
-def read_pixels(surveyed: Report, cache: Cache, on_progress: Callable[[int, int], None]) -> None:
+def read_pixels(
+    surveyed: Report, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None]
+) -> None:
     """Add what decoding the images tells; samples with a truncated image are left out."""
-    found, errors = surveyed.found, {}
-    for sample, measured in zip(found.samples, pixels.measure(found.samples, cache, on_progress)):
-        broken = [(path, look.error) for path, look in zip(sample.images, measured.looks) if look.error]
-        if broken:
-            path, reason = broken[0]
-            message = f"{path} cannot be read as an image ({reason}). Replace it or take it out."
-            errors[sample.name] = _unreadable(found, sample, message)
+    found, errors, background = surveyed.found, {}, images.colour(reading.background)
+    for sample, measured in zip(found.samples, pixels.measure(found.samples, cache, on_progress, background)):
+        if broken := [look.error for look in measured.looks if look.error]:
+            errors[sample.name] = _unreadable(found, sample, broken[0])
         else:
             surveyed.measured[sample.name] = measured
             found.findings += report.pair_findings(sample, measured, surveyed.headers[sample.name][-1])
+            found.findings += report.alpha_findings(sample, measured, background and reading.background.strip())
     found.leave_out(errors)
     found.findings += report.duplicate_findings(found.samples, surveyed.measured, found.relative)
     surveyed.headers = {sample.name: surveyed.headers[sample.name] for sample in found.samples}
@@ -134,22 +145,20 @@ def read_pixels(surveyed: Report, cache: Cache, on_progress: Callable[[int, int]
 
 
 def _unreadable(found: Match, sample: Sample, message: str) -> Finding:
+    message = printable(message)
     for path in sample.images:
-        message = message.replace(str(path), found.relative(path))
+        message = message.replace(printable(str(path)), found.relative(path))
     return Finding("error", "unreadable", sample.name, message)
 
 
-def examine(folder: Path, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None]) -> Report:
-    """The whole report on a folder; ``on_progress(images done, images in all)``."""
-    surveyed = survey(folder, reading)
+def examine(
+    folder: Path, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None], called: str = ""
+) -> Report:
+    """The whole report on a folder; ``on_progress(images done, images in all)``. ``called`` as in ``survey``."""
+    surveyed = survey(folder, reading, called)
     read_headers(surveyed)
-    read_pixels(surveyed, cache, on_progress)
+    read_pixels(surveyed, reading, cache, on_progress)
     return surveyed
-
-
-def contents(surveyed: Report, reading: Reading, cache: Cache) -> dict[str, str]:
-    """A hash of the content of each sample's pictures and of how they are read, by the samples' names."""
-    return {sample.name: _content(sample, reading, cache) for sample in surveyed.found.samples}
 
 
 def _content(sample: Sample, reading: Reading, cache: Cache) -> str:
@@ -161,22 +170,37 @@ def state(folder: Path, reading: Reading, cache: Cache) -> str:
     """A hash of everything that the dataset and its report depend on, to tell whether anything has changed."""
     surveyed = survey(folder, reading)
     found = surveyed.found
-    parts = contents(surveyed, reading, cache), surveyed.captions, found.unused, found.findings, reading
-    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()
+
+    def content(sample: Sample) -> str:
+        try:
+            return _content(sample, reading, cache)
+        except OSError as error:  # the report leaves the sample out
+            return str(error)
+
+    parts = [*map(content, found.samples)], surveyed.captions, found.unused, found.findings, reading
+    return hashlib.sha256(repr(parts).encode(errors="backslashreplace")).hexdigest()
 
 
 def open_dataset(
-    folder: Path, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None], strict: bool = False
-) -> tuple[PairedDataset, Report]:
-    """The dataset in ``folder`` and the report on it.
+    folder: Path, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None], strict: bool = False,
+    called: str = "",
+) -> tuple[PairedDataset, Report]:  # fmt: skip
+    """The dataset in ``folder`` and the report on it. ``called`` as in ``survey``.
 
     Raises:
         DatasetError: there is nothing to train on or, if ``strict``, anything is wrong.
     """
-    examined = examine(folder, reading, cache, on_progress)
+    examined = examine(folder, reading, cache, on_progress, called)
     errors, samples = examined.errors(), tuple(examined.found.samples)
     if errors and (strict or not samples):
         listed = "; ".join(f"{f.sample}: {f.message}" if f.sample else f.message for f in reversed(errors[-5:]))
-        more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
-        raise DatasetError(f"{folder} cannot be trained on{' (strict)' if strict else ''}. {listed}{more}")
-    return PairedDataset(Path(folder), samples, examined.captions, contents(examined, reading, cache), reading), examined
+        listed = listed.rstrip(".") + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")
+        called = called or printable(str(folder))
+        if not samples:
+            raise DatasetError(f"{called} cannot be trained on. {listed}.")
+        raise DatasetError(
+            f"{called} has {counted(len(errors), 'error')}, and strict is on: {listed}. Mend what is wrong, or "
+            "switch strict off to leave those samples out."
+        )
+    content = {sample.name: _content(sample, reading, cache) for sample in samples}
+    return PairedDataset(Path(folder), samples, examined.captions, content, reading), examined

@@ -9,6 +9,7 @@ from . import images
 from .images import Header
 from .pairs import Finding, Match, Sample
 from .pixels import Measured
+from .text import counted
 
 # Samples that a concept needs, from the number on: what they are enough for.
 ENOUGH = [(1, "too few for most edits; a simple one takes 15-30"), (15, "enough for a simple edit (15-30)"),
@@ -20,6 +21,7 @@ CLOSE = 24  # of 255, mean difference of the tiny pictures up to which two input
 MOST_KINDS = 12  # a dataset with more kinds than this is not made of kinds
 SHIFTED = 0.3 / 256  # of the long side; a smaller shift is not told from noise
 ZOOMED = 0.006  # a smaller zoom is not told from noise
+LONG_CAPTION = 2000  # characters, about 500 tokens; most text encoders read 77, 256 or 512
 UPSCALED = 1.02  # enlarging on the side; below it is rounding
 
 CHECKLIST = (
@@ -72,7 +74,7 @@ class Report:
             "pairs": sum(bool(sample.starts) for sample in samples),
             "unpaired": sum(not sample.starts for sample in samples),
             "references": sorted({len(sample.starts) for sample in samples if sample.starts}),
-            "captions": sum(sample.caption_file is not None for sample in samples),
+            "captions": sum(sample.has_caption for sample in samples),
             "errors": levels["error"],
             "warnings": levels["warning"],
             "unused": len(self.found.unused),
@@ -87,7 +89,7 @@ class Report:
                     "name": sample.name,
                     "starts": [relative(path) for path in sample.starts],
                     "end": relative(sample.end),
-                    "caption": self.captions.get(sample.name) or ("" if sample.caption_file else None),
+                    "caption": self.captions.get(sample.name) or ("" if sample.has_caption else None),
                     "caption_file": relative(sample.caption_file) if sample.caption_file else None,
                 }
                 for sample in self.found.samples
@@ -99,13 +101,16 @@ class Report:
     def text(self, most: int = 10**9) -> str:
         """The report to read, at most ``most`` lines a section."""
         count = self.counts()
-        kinds = [f"{count['pairs']} pairs with {_listed(count['references'], 'or')} input image(s) each"]
+        inputs = counted(*count["references"], "input image") if len(count["references"]) == 1 else (
+            f"{_listed(count['references'], 'or')} input images")  # fmt: skip
+        kinds = [f"{counted(count['pairs'], 'pair')} with {inputs} each"]
         if count["unpaired"]:
-            kinds = kinds[: bool(count["pairs"])] + [f"{count['unpaired']} samples without inputs (text to image)"]
+            without = f"{counted(count['unpaired'], 'sample')} without inputs (text to image)"
+            kinds = kinds[: bool(count["pairs"])] + [without]
         empty = sum(f.code == "empty-caption" for f in self.found.findings)
         head = [
             f"{self.name}: {' and '.join(kinds if count['samples'] else ['no samples'])}, {count['captions']} with a "
-            f"caption file{f' ({empty} empty)' if empty else ''}",
+            f"caption{f' ({empty} empty)' if empty else ''}",
             f"found by: {self.found.layout}",
         ]
         by_level = defaultdict(list)
@@ -143,7 +148,7 @@ class Report:
             return []
         enough = [text for number, text in ENOUGH if len(samples) >= number][-1]
         lines = [
-            f"{len(samples)} samples are {enough}",
+            f"{counted(len(samples), 'sample')} {'is' if len(samples) == 1 else 'are'} {enough}",
             f"train about {len(samples) * STEPS_A_PAIR:,} steps ({STEPS_A_PAIR} a sample at batch size 1; 1,000 for 20)",
         ]
         if self.headers:
@@ -151,7 +156,7 @@ class Report:
             shapes = {images.bucket(size, self.resolution) for size in sizes}
             lines.append(
                 "the targets are all of one size" if len(sizes) == 1
-                else f"the targets have {len(sizes)} sizes, trained in {len(shapes)} shape(s); one shape learns fastest"
+                else f"the targets have {len(sizes)} sizes, trained in {counted(len(shapes), 'shape')}; one shape learns fastest"
             )  # fmt: skip
         lines += self._coverage("captions", _caption_kinds(samples, self.captions))
         if self.measured:
@@ -185,6 +190,22 @@ def _listed(words: Iterable, last: str = "and") -> str:
     return f"{', '.join(rest)} {last} {end}" if rest else end
 
 
+def caption_findings(captions: dict[str, str], without: list[str], default: str, trigger: str) -> list[Finding]:
+    """What the captions tell as they are trained on; ``without`` are the samples that have none of their own."""
+    findings = []
+    if without and not default and len(without) < len(captions):
+        message = f"{counted(len(without), 'sample')} without a caption; write the captions or set a default caption"
+        findings.append(Finding("warning", "no-caption", None, message))
+    elif without and not default and not trigger:  # a trigger word alone may well be the whole instruction
+        message = "no sample has a caption; write the captions, or set a default caption or a trigger word"
+        findings.append(Finding("warning", "no-caption", None, message))
+    for name, caption in captions.items():
+        if len(caption) > LONG_CAPTION:
+            message = f"the caption has {len(caption):,} characters; text encoders read about {LONG_CAPTION:,} at most"
+            findings.append(Finding("warning", "long-caption", name, f"{message}. Shorten it."))
+    return findings
+
+
 def header_findings(sample: Sample, headers: list[Header], resolution: int, relative) -> list[Finding]:
     """What the sizes of a sample's images tell."""
     findings = []
@@ -205,11 +226,47 @@ def header_findings(sample: Sample, headers: list[Header], resolution: int, rela
         factor, size = max(factors)
         message = f"enlarged {factor:.1f} times, from {size} pixels, to train at {resolution}"
         findings.append(Finding("warning", "upscaled", sample.name, message))
+    if any(header.deep for header in headers):
+        message = (
+            f"{_roles(sample, [header.deep for header in headers])} grey of more than 8 bits; its tones are kept, but "
+            "ComfyUI's LoadImage may clip them to white. Save it with 8 bits."
+        )
+        findings.append(Finding("warning", "more-than-8-bits", sample.name, message))
+    other = next((header for header in headers[:-1] if not images.same_profile(header, headers[-1])), None)
+    if other:
+        message = (
+            f"an input is in {other.profile or 'sRGB'}, the target in {headers[-1].profile or 'sRGB'}; ComfyUI's "
+            "LoadImage reads no colour profile, so the LoRA would learn the difference. Convert both to sRGB."
+        )
+        findings.append(Finding("warning", "profiles-differ", sample.name, message))
     animated = [relative(path) for path, header in zip(sample.images, headers) if header.animated]
     if animated:
         message = f"{', '.join(animated)}: only the first frame is used"
         findings.append(Finding("note", "first-frame", sample.name, message))
     return findings
+
+
+def alpha_findings(sample: Sample, measured: Measured, background: str | None) -> list[Finding]:
+    """What becomes of transparent images; ``background`` is a colour, or None where their alpha is left out."""
+    transparent = [look.transparent for look in measured.looks]
+    if background:  # the target is the user's own choice then, but not what a graph loads as its inputs
+        transparent[-1] = False
+    if not any(transparent):
+        return []
+    what = f"{_roles(sample, transparent)} transparent parts"
+    message = (
+        f"{what}, put over {background} here; ComfyUI's LoadImage gives what lies under them, so put the inputs of your "
+        f"graph over {background} as well" if background else
+        f"{what}; what lies under them is trained on, as ComfyUI's LoadImage gives it. Set background to a colour to put "
+        "them over it"
+    )  # fmt: skip
+    return [Finding("warning", "transparent", sample.name, message)]
+
+
+def _roles(sample: Sample, chosen: list[bool]) -> str:
+    """Which of a sample's images are ``chosen``, as the subject of a sentence that goes on behind "have"."""
+    names = ["an input"] * any(chosen[:-1]) + ["the target" if sample.starts else "the image"] * chosen[-1]
+    return f"{_listed(names)} {'have' if len(names) > 1 else 'has'}"
 
 
 def pair_findings(sample: Sample, measured: Measured, end: Header) -> list[Finding]:
