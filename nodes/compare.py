@@ -5,6 +5,8 @@ import torch
 from comfy_api.latest import io
 from PIL import Image, ImageDraw, ImageFont
 
+from ..trainer.data.images import check_pillow
+
 GAP = 8  # pixels between pictures
 BACKGROUND, INK = (24, 24, 27), (235, 235, 240)
 
@@ -54,6 +56,7 @@ class PairLoRABeforeAfter(io.ComfyNode):
 
     @classmethod
     def execute(cls, before, after, input=None, target=None):
+        check_pillow()
         columns = {"input": input, "before": before, "after": after, "target": target}
         columns = {label: pictures(batches) for label, batches in columns.items()}
         counts = {label: len(images) for label, images in columns.items() if images}

@@ -1,4 +1,5 @@
 """Choosing a folder of pairs, and taking samples out of it."""
+import contextlib
 import hashlib
 import json
 import os
@@ -14,16 +15,19 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..trainer.data import archive, images, strips
+from ..trainer.data import archive, images, strips, typed
 from ..trainer.data.cache import Cache
 from ..trainer.data.dataset import PairedDataset, Reading, open_dataset, state, survey
-from ..trainer.data.pairs import DatasetError, natural_key
+from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, natural_key
 from ..trainer.data.report import Report
+from ..trainer.data.text import printable
 
 Dataset = io.Custom("PAIRLORA_DATASET")
 PACK = Path(__file__).parents[1]
 SHOWN = 60  # samples on the contact sheet
 LINES = 200  # of each section of the report
+OFFERED = IMAGE_SUFFIXES | {".heic", ".heif"}  # images, also those that the report says to convert
+LOOKED_AT = 1000  # entries of a folder, to see whether it is one of images
 
 
 def sample_folders() -> list[str]:
@@ -32,23 +36,48 @@ def sample_folders() -> list[str]:
 
 
 def input_folders() -> list[str]:
-    """The folders and zips in ComfyUI's input folder."""
+    """The zips in ComfyUI's input folder, and its folders with images; not those that ComfyUI makes for other things."""
     inputs = Path(folder_paths.get_input_directory())
-    entries = os.scandir(inputs) if inputs.is_dir() else []
-    names = [e.name for e in entries if e.is_dir() or e.name.lower().endswith(".zip")]
-    return sorted((name for name in names if not name.startswith(".")), key=natural_key)
+    names = [name for name in os.listdir(inputs) if not name.startswith(".")] if inputs.is_dir() else []
+    offered = [name for name in names if name.lower().endswith(".zip") or may_hold_images(inputs / name)]
+    return sorted(offered, key=natural_key)
+
+
+def may_hold_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or below it, or could: only so many of its entries are looked at."""
+    folders, left = [folder], LOOKED_AT
+    for path in folders:  # it grows
+        with contextlib.suppress(OSError), os.scandir(path) as entries:  # one that cannot be read holds nothing to train on
+            for entry in entries:
+                left -= 1
+                if left < 0 or Path(entry.name).suffix.lower() in OFFERED:
+                    return True
+                if os.path.isdir(entry.path):  # False for a link that leads nowhere
+                    folders.append(entry.path)
+    return False
+
+
+class Choices(list):
+    """Entries of a dropdown that ComfyUI does not check: a typed path may stand in for a folder that is gone."""
+
+    def __contains__(self, value) -> bool:
+        return True
 
 
 def resolve(folder: str, path: str = "") -> Path:
     """The folder or zip meant by an entry of the dropdown or, if not empty, by a typed path; raises DatasetError when
     there is none. A relative path lies in ComfyUI's input folder."""
-    chosen = (path or "").strip().strip('"') or folder or ""  # Windows copies paths with quotation marks
-    if chosen in sample_folders():
-        return PACK / chosen
-    found = Path(folder_paths.get_input_directory(), chosen).expanduser()  # an absolute path stays what it is
-    if not chosen or not (found.is_dir() or (found.suffix.lower() == ".zip" and found.is_file())):
-        raise DatasetError(f"There is no folder {found}. Put your pairs into a folder of ComfyUI's input and choose it.")
-    return found
+    given = path if typed.path(path or "") else folder or ""
+    for chosen in (given, typed.path(given)):  # a name may well begin with a quotation mark
+        if chosen.replace("\\", "/") in sample_folders():
+            return PACK / chosen
+        found = Path(folder_paths.get_input_directory(), chosen)  # an absolute path stays what it is
+        if chosen and (os.path.isdir(found) or (found.suffix.lower() == ".zip" and os.path.isfile(found))):
+            return found
+    if os.path.isfile(found):
+        raise DatasetError(f"{printable(str(found))} is a file. Choose the folder that it lies in, or a zip.")
+    what = f"folder {printable(str(found))}" if chosen else "folder chosen"
+    raise DatasetError(f"There is no {what}. Put your pairs into a folder of ComfyUI's input and choose it.")
 
 
 def unpacked(chosen: Path) -> tuple[Path, list[tuple[str, str]]]:
@@ -121,13 +150,18 @@ def _strip(sample, colour) -> dict:
 
 
 def preview(
-    folder="", default_caption="", trigger_word="", resolution=1024, background="white", strict=False, path=""
+    folder="", default_caption="", trigger_word="", resolution=1024, background=images.AS_LOADED, strict=False, path=""
 ) -> dict:  # fmt: skip
     """What the node shows before it has run: names and captions, no pixels looked at. Raises DatasetError."""
-    place, skipped = unpacked(resolve(folder, path))
-    report = survey(place, Reading(default_caption, trigger_word, int(resolution), background))
-    report.found.unused += skipped
+    chosen = resolve(folder, path)
+    place, skipped = unpacked(chosen)
+    report = survey(place, Reading(default_caption, trigger_word, int(resolution), background), called(chosen))
+    report.found.skip(skipped)
     return shown(report, background)
+
+
+def called(chosen: Path) -> str:
+    return printable(str(chosen))
 
 
 class PairLoRADataset(io.ComfyNode):
@@ -143,7 +177,7 @@ class PairLoRADataset(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=[*sample_folders(), *input_folders()],
+                    options=Choices([*sample_folders(), *input_folders()]),
                     tooltip="A folder or zip inside ComfyUI's input folder. 20 pairs are enough for a simple edit. "
                     "samples/... ships with the pack.",
                 ),
@@ -166,10 +200,11 @@ class PairLoRADataset(io.ComfyNode):
                 ),
                 io.String.Input(
                     "background",
-                    default="white",
+                    default=images.AS_LOADED,
                     optional=True,
-                    tooltip="The colour that transparent images are put over: a name like white or black, or #rrggbb. "
-                    "Start with white.",
+                    tooltip="What transparent images are put over: a colour like white or black, or #rrggbb. Start with "
+                    "as LoadImage: alpha is left out, and what lies under it is trained on, since that is what ComfyUI's "
+                    "LoadImage will give the graph.",
                 ),
                 io.Boolean.Input(
                     "strict",
@@ -190,19 +225,19 @@ class PairLoRADataset(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder, background="white", path=""):
+    def validate_inputs(cls, path=""):
+        """Only the path is looked at, for ComfyUI puts what is wrong beside every input that is asked for here. The rest
+        is looked at when the node runs, which it does before others: it is an output node that waits for nothing."""
         try:
-            if background is not None:  # None: linked, known only when it runs
-                images.colour(background)
-            if folder is not None and path is not None:
-                resolve(folder, path)
+            if typed.path(path or ""):  # None: linked, known only when it runs
+                resolve("", path)
         except DatasetError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(
-        cls, folder, default_caption, trigger_word, resolution, background="white", strict=False, path=""
+        cls, folder, default_caption, trigger_word, resolution, background=images.AS_LOADED, strict=False, path=""
     ):
         reading = Reading(default_caption, trigger_word, resolution, background)
         if None in (folder, path, *vars(reading).values()):  # linked: the files cannot be looked at yet, so it runs again
@@ -210,12 +245,16 @@ class PairLoRADataset(io.ComfyNode):
         try:  # raising here would run the node at every queue
             with cache() as remembered:
                 return state(unpacked(resolve(folder, path))[0], reading, remembered)
-        except (DatasetError, OSError) as error:
+        except (ValueError, OSError) as error:
             return str(error)
 
     @classmethod
-    def execute(cls, folder, default_caption, trigger_word, resolution, background="white", strict=False, path=""):
-        place, skipped = unpacked(resolve(folder, path))
+    def execute(
+        cls, folder, default_caption, trigger_word, resolution, background=images.AS_LOADED, strict=False, path=""
+    ):
+        images.colour(background)
+        chosen = resolve(folder, path)
+        place, skipped = unpacked(chosen)
         bar = None
 
         def on_progress(done: int, total: int) -> None:
@@ -226,8 +265,8 @@ class PairLoRADataset(io.ComfyNode):
 
         reading = Reading(default_caption, trigger_word, resolution, background)
         with cache() as remembered:
-            dataset, report = open_dataset(place, reading, remembered, on_progress, strict)
-        report.found.unused += skipped
+            dataset, report = open_dataset(place, reading, remembered, on_progress, strict, called(chosen))
+        report.found.skip(skipped)
         return io.NodeOutput(dataset, report.text(LINES), ui={"pairlora_dataset": [shown(report, background)]})
 
 

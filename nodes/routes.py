@@ -14,6 +14,7 @@ from server import PromptServer
 
 from ..trainer.data import archive, names
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError
+from ..trainer.data.text import counted
 from .dataset import preview
 
 STAGING = ".pairlora-upload-"  # hidden, so that no dropdown lists it
@@ -63,9 +64,20 @@ async def upload(request: web.Request) -> web.Response:
 async def preview_folder(request: web.Request) -> web.Response:
     """What the dataset node finds with the inputs in the JSON body; status 400 with {"error": TEXT} if it cannot."""
     try:
-        return web.json_response(await asyncio.to_thread(preview, **await request.json()))
-    except (ValueError, TypeError, OSError) as error:  # DatasetError, and a body that is none
+        return web.json_response(await asyncio.to_thread(preview, **preview_inputs(await request.json())))
+    except (ValueError, TypeError, OSError, OverflowError, RecursionError, LookupError) as error:  # what a body may hold
         return refusal(error)
+
+
+def preview_inputs(body) -> dict:
+    """The node's inputs in a request; null stands for an input's default. Raises DatasetError."""
+    if not isinstance(body, dict):
+        raise DatasetError("What to look into is told as a JSON object with the inputs of the node.")
+    inputs = {name: value for name, value in body.items() if value is not None}
+    for name, value in inputs.items():
+        if name not in ("resolution", "strict") and not isinstance(value, str):
+            raise DatasetError(f"{name} is {value!r}, which is no text.")
+    return inputs
 
 
 async def receive(request: web.Request, inputs: Path) -> dict:
@@ -96,7 +108,8 @@ def read_manifest(text: bytes) -> tuple[str, list[str]]:
     match manifest:
         case {"name": str(name), "files": [str(), *_] as files} if all(isinstance(file, str) for file in files):
             if len(files) > archive.LIMITS.files:
-                raise DatasetError(f"{name} holds {len(files)} files; the limit is {archive.LIMITS.files}. Split it.")
+                held = counted(len(files), "file")
+                raise DatasetError(f"{name} holds {held}; the limit is {archive.LIMITS.files:,}. Split it.")
             return name, files
     raise DatasetError('The manifest of an upload is {"name": FOLDER, "files": [PATH, ...]} with at least one path.')
 

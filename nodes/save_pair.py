@@ -1,9 +1,11 @@
 """Building a dataset out of the pictures of a graph."""
+import os
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
+from ..trainer.data import typed
 from ..trainer.data.names import safe_name
 from ..trainer.data.pairs import DatasetError
 from ..trainer.data.writing import write_pairs
@@ -11,9 +13,13 @@ from ..trainer.data.writing import write_pairs
 
 def resolve(folder: str) -> Path:
     """The folder meant by a name inside ComfyUI's input or an absolute path; raises DatasetError when it is neither."""
-    if Path(folder).is_absolute():
-        return Path(folder)
-    return Path(folder_paths.get_input_directory(), safe_name(folder))
+    there = Path(folder)
+    if not (there.is_absolute() and os.path.isdir(there)):
+        folder = typed.path(folder)
+    there = Path(folder) if Path(folder).is_absolute() else Path(folder_paths.get_input_directory(), safe_name(folder))
+    if os.path.isfile(there):
+        raise DatasetError(f"{there} is a file. Write the name of a folder.")
+    return there
 
 
 class PairLoRASavePair(io.ComfyNode):

@@ -1,7 +1,10 @@
 """The dataset node over real HTTP: choosing a folder, looking into it, and what makes it train again."""
 import asyncio
 import io
+import re
 import shutil
+import sys
+import time
 import zipfile
 
 import aiohttp
@@ -88,9 +91,16 @@ def test_a_transparent_image_is_shown_over_the_background(client, pairs):
         (b'{"folder": "samples/try-on", "background": "witte"}', "'witte' is no colour"),
         (b'{"folder": "samples/try-on", "resolution": "many"}', "many"),
         (b'{"unknown": 1}', "unknown"),
-        (b'["folder"]', ""),
+        (b'["folder"]', "JSON object"),
+        (b"null", "JSON object"),
         (b"no json", ""),
         (b"", ""),
+        (b'{"folder": 5}', "folder is 5, which is no text"),
+        (b'{"folder": "samples/try-on", "default_caption": ["x"]}', "default_caption is ['x'], which is no text"),
+        (b'{"folder": "samples/try-on", "resolution": {}}', ""),
+        (b'{"folder": "samples/try-on", "resolution": 1e400}', ""),
+        (b'{"folder": null, "path": null}', "There is no folder chosen"),
+        (b"[" * 100_000, ""),
     ],
 )
 def test_a_preview_that_cannot_be_made_says_why(client, body, words):
@@ -98,15 +108,107 @@ def test_a_preview_that_cannot_be_made_says_why(client, body, words):
     assert status == 400 and words in answer["error"] and answer["error"]
 
 
-@pytest.mark.parametrize("quotes", ["", '"'], ids=["plain", "as Windows copies it"])
-def test_a_typed_path_is_used_in_place_of_the_folder(client, training, tmp_path, pairs, quotes):
+NAMES = ("folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_null_stands_for_the_default_of_an_input(client, name):
+    inputs = {"folder": "samples/try-on", "path": ""} if name == "path" else {"folder": "", "path": "samples/try-on"}
+    assert look(client, **{**inputs, name: None})["counts"]["pairs"] > 3
+
+
+def check(folder, **inputs):
+    """A graph of the dataset node alone."""
+    required = {"default_caption": "", "trigger_word": "", "resolution": 64}
+    return {"data": {"class_type": "PairLoRADataset", "inputs": {"folder": folder, **required, **inputs}}}
+
+
+@pytest.mark.parametrize("write", ["{}", '"{}"', "'{}'", " {}", "\u202a{}", "“{}”", "file://{}"], ids=ascii)
+def test_a_typed_path_is_used_in_place_of_a_folder_even_one_that_is_gone(client, tmp_path, pairs, write):
     elsewhere = tmp_path / "else where"
     shutil.move(pairs, elsewhere)
-    graph = training(name="typed", dataset={"folder": "samples/try-on", "path": f"{quotes}{elsewhere}{quotes}"})
-    dataset = graph.ids["PairLoRADataset"][0]
-    outcome = client.run(graph.prompt)
-    (shown,) = outcome.outputs[dataset]["pairlora_dataset"]
+    path = write.format(str(elsewhere).replace(" ", "%20") if "file" in write else elsewhere)
+    (shown,) = client.run(check("gone", path=path)).outputs["data"]["pairlora_dataset"]
     assert shown["folder"] == "else where" and shown["counts"]["pairs"] == 3 and shown["checked"]
+    assert look(client, folder="gone", path=path)["folder"] == "else where"
+
+
+def test_names_in_the_input_folder_are_taken_as_they_are_written_before_anything_is_read_into_them(client, server, pairs):
+    odd = pairs.rename(pairs.with_name(" 'odd'~"))
+    assert look(client, folder=odd.name)["folder"] == odd.name == look(client, path=odd.name)["folder"]
+    (odd / "in\\ner").mkdir()
+    for file in list(odd.glob("photo001*")):
+        shutil.copy(file, odd / "in\\ner")
+    assert look(client, path=f"{odd}/in\\ner")["counts"]["pairs"] == 1
+    shutil.rmtree(odd)
+
+
+def queue(client, prompt):
+    return client.post("/prompt", {"prompt": prompt})
+
+
+def test_one_wrong_path_is_one_error_at_its_input(client):
+    answer = queue(client, check("samples/try-on", path="/no/such place", background="white", strict=False))
+    (error,) = answer["node_errors"]["data"]["errors"]
+    assert error["extra_info"]["input_name"] == "path" and "There is no folder /no/such place" in error["details"]
+
+
+@pytest.mark.parametrize("inputs, words", [
+    ({"folder": "no such"}, "There is no folder .*no such"), ({"folder": "samples/try-on", "background": "witte"}, "'witte' is no colour"),
+])  # fmt: skip
+def test_what_else_is_wrong_is_one_error_before_any_other_node_runs(client, inputs, words):
+    """With the bare name of its class, which newer ComfyUI puts in front."""
+    prompt = check(**inputs)
+    prompt["other"] = {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}}
+    prompt["late"] = {"class_type": "PreviewImage", "inputs": {"images": ["other", 0]}}
+    prompt["report"] = {"class_type": "PreviewAny", "inputs": {"source": ["data", 1]}}
+    answer = queue(client, prompt)
+    assert not answer["node_errors"]
+    while not (history := client.get(f"/history/{answer['prompt_id']}")):
+        time.sleep(0.1)
+    messages = dict(history[answer["prompt_id"]]["status"]["messages"])
+    error = messages["execution_error"]
+    assert error["node_id"] == "data" and error["exception_type"] == "DatasetError" and error["executed"] == []
+    assert re.search(words, error["exception_message"])
+
+
+def test_a_damaged_zip_and_one_without_pairs_are_named_themselves(client, server):
+    for name, content in (("damaged.zip", b"PK no zip"), ("useless.zip", None)):
+        file = server.base / "input" / name
+        if content:
+            file.write_bytes(content)
+        else:
+            with zipfile.ZipFile(file, "w") as made:
+                made.writestr("readme.md", "x")
+        with pytest.raises(GraphError, match=name) as refused:
+            client.run(check(name))
+        assert "temp" not in str(refused.value)
+        file.unlink()
+
+
+def test_what_a_zip_holds_and_is_not_read_is_a_warning(client, server, pairs):
+    (pairs / "photo009_start.heic").write_bytes(b"x")
+    archive = zipped(pairs)
+    seen = look(client, folder=archive.name)
+    assert seen["folder"] == archive.name
+    assert any("photo009_start.heic is not used: images of this kind" in finding["message"] for finding in seen["findings"])
+    archive.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="makes links")
+def test_an_entry_of_the_input_folder_that_cannot_be_read_hides_nothing_else(client, server, pairs):
+    inputs, before = server.base / "input", choices(client)
+    for name in ("round", f"{pairs.name}/round"):
+        (inputs / name).symlink_to(inputs / name)
+    (inputs / "nowhere").symlink_to(inputs / "gone")
+    assert choices(client) == before
+    seen = look(client, folder=pairs.name)
+    assert seen["counts"]["pairs"] == 3 and {"file": "round", "reason": NOWHERE} in seen["unused"]
+    for name in ("round", "nowhere"):
+        (inputs / name).unlink()
+
+
+NOWHERE = "a link that leads nowhere, or not an ordinary file"
 
 
 def test_a_zip_is_a_dataset_and_its_other_files_are_named(client, server, training, pairs):
@@ -125,7 +227,7 @@ def test_strict_stops_at_the_first_error_and_else_the_sample_is_left_out_by_name
     (pairs / "photo001_start.png").unlink(missing_ok=True)
     (pairs / "photo001_start.jpg").unlink(missing_ok=True)
     texts = []
-    with pytest.raises(GraphError, match=r"\(strict\).*photo001: no photo001_start image"):
+    with pytest.raises(GraphError, match=r"has 1 error, and strict is on: photo001: no photo001_start image"):
         graph = training(name="strict", dataset={"folder": pairs.name, "strict": True})
         client.run(graph.prompt, lambda node, text: texts.append(text))
     assert not texts
@@ -134,11 +236,6 @@ def test_strict_stops_at_the_first_error_and_else_the_sample_is_left_out_by_name
     (shown,) = outcome.outputs[graph.ids["PairLoRADataset"][0]]["pairlora_dataset"]
     assert steps and shown["counts"]["pairs"] == 2
     assert "photo001: no photo001_start image" in shown["text"]
-
-
-def test_a_background_that_is_no_colour_is_refused_when_queued(client, training):
-    with pytest.raises(GraphError, match="'witte' is no colour"):
-        client.run(training(dataset={"background": "witte"}).prompt)
 
 
 def test_a_changed_caption_or_an_added_file_trains_again_a_touched_file_does_not(client, training, pairs):

@@ -89,10 +89,30 @@ def test_an_absolute_folder_is_used_and_shows_nothing(client, tmp_path):
     assert files(tmp_path / "elsewhere") == pair(1) and "save" not in outcome.outputs
 
 
+@pytest.mark.parametrize("write", ['"{}"', "'{}'", " {}", "\u202a{}", "file://{}"], ids=ascii)
+def test_a_folder_is_understood_as_people_write_it(client, inputs, tmp_path, write):
+    client.run(graph(write.format(tmp_path / "typed")))
+    assert files(tmp_path / "typed") == pair(1)
+    client.run(graph(write.replace("file://", "").format("by\\name")))
+    assert "pair0001_end.png" in files(inputs / "by/name")
+
+
+@pytest.mark.parametrize("folder", ["nul", "a/con.txt", "名" * 60, "what?", "dot."])
+def test_a_name_that_some_system_cannot_keep_is_refused(client, inputs, folder):
+    with pytest.raises(GraphError, match="cannot be a name.*Choose another name"):
+        client.run(graph(folder))
+
+
+def test_a_file_is_no_folder(client, inputs):
+    (inputs / "taken.txt").write_text("mine")
+    with pytest.raises(GraphError, match=r"taken\.txt is a file"):
+        client.run(graph("taken.txt"))
+
+
 @pytest.mark.parametrize("sizes, message", [
-    ({"inputs": 3, "targets": 2}, "2 targets do not go with 3 inputs"),
-    ({"inputs": 2, "targets": 1}, "1 targets do not go with 2 inputs"),
-    ({"inputs": 4, "targets": 4, "inputs1": 3}, "4 targets do not go with 4 and 3 inputs"),
+    ({"inputs": 3, "targets": 2}, "Of targets there are 2, of inputs 3"),
+    ({"inputs": 2, "targets": 1}, "Of targets there are 1, of inputs 2"),
+    ({"inputs": 4, "targets": 4, "inputs1": 3}, "Of targets there are 4, of inputs 4 and 3"),
 ])  # fmt: skip
 def test_counts_that_do_not_agree_write_nothing(client, inputs, sizes, message):
     with pytest.raises(GraphError, match=message):
@@ -103,7 +123,7 @@ def test_counts_that_do_not_agree_write_nothing(client, inputs, sizes, message):
 @pytest.mark.parametrize("folder", ["", "..", "../escape", "a/../../escape", "a\\..\\..\\escape", "C:\\escape", "．．／x"])
 def test_a_name_may_not_leave_the_input_folder(client, server, folder):
     before = sorted(server.base.rglob("*"))
-    with pytest.raises(GraphError, match="cannot be used as a file name"):
+    with pytest.raises(GraphError, match="cannot be a name"):
         client.run(graph(folder))
     assert sorted(server.base.rglob("*")) == before
 

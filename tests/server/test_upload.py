@@ -89,7 +89,7 @@ def test_a_zip_arrives_unpacked(inputs, before, upload):
     content = zipped({f"top/{side}/{n}.png": png() for side in ("before", "after") for n in "ab"} | {"top/x.psd": b"?"})
     status, answer = upload("siblings.zip", {"siblings.zip": content})
     assert (status, answer["folder"]) == (200, "siblings")
-    assert answer["skipped"] == [{"file": "top/x.psd", "reason": "neither an image nor a .txt caption"}]
+    assert answer["skipped"] == [{"file": "top/x.psd", "reason": "images of this kind are not read; convert it to PNG or JPEG"}]
     assert {name for name, content in listing(inputs / "siblings").items() if content} == {
         "before/a.png", "before/b.png", "after/a.png", "after/b.png"}  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_hostile_and_useless_files_are_listed(server, inputs, before, upload, pa
     (PAIR, {"name": "refused", "files": []}, "manifest of an upload is"),
     (PAIR, {"name": 7, "files": list(PAIR)}, "manifest of an upload is"),
     (PAIR, {"name": "refused", "files": [7]}, "manifest of an upload is"),
-    ({}, {"name": "refused", "files": ["a.png"] * 60_001}, "holds 60001 files; the limit is 60000"),
+    ({}, {"name": "refused", "files": ["a.png"] * 60_001}, "holds 60,001 files; the limit is 60,000"),
 ])  # fmt: skip
 def test_what_cannot_be_used_leaves_nothing(inputs, before, upload, files, manifest, message):
     status, answer = upload("refused", files, manifest)

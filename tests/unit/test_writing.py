@@ -40,8 +40,8 @@ def test_numbers_go_on_from_the_highest(write, tmp_path):
 
 
 @pytest.mark.parametrize("inputs, target, message", [
-    ([(0, 1)], (0,), "1 targets do not go with 2 inputs"),
-    ([(0,), (0, 1)], (0, 1, 2), "3 targets do not go with 1 and 2 inputs"),
+    ([(0, 1)], (0,), "Of targets there are 1, of inputs 2"),
+    ([(0,), (0, 1)], (0, 1, 2), "Of targets there are 3, of inputs 1 and 2"),
     ([(float("nan"),)], (0,), "NaN.*--fp32-vae"),
 ])  # fmt: skip
 def test_what_does_not_fit_writes_nothing(write, plain, tmp_path, inputs, target, message):

@@ -33,7 +33,7 @@ def main() -> int:
                 folder = Path(temporary)
                 skipped = archive.unpack(options.folder, folder)
             examined = examine(folder, reading, cache, progress, str(options.folder))
-            examined.found.unused += skipped
+            examined.found.skip(skipped)
     except DatasetError as error:
         message = {"level": "error", "code": "no-folder", "sample": None, "message": str(error)}
         print(json.dumps({"samples": [], "unused": [], "findings": [message]}, indent=2) if options.json else error)

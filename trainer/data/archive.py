@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from . import lists
 from .names import danger, relative
-from .pairs import CAPTION_SUFFIXES, IMAGE_SUFFIXES, DatasetError
+from .pairs import CAPTION_SUFFIXES, IMAGE_SUFFIXES, OTHER_IMAGES, OTHER_KIND, DatasetError
 from .text import counted
 
 BLOCK = 1 << 20  # bytes unpacked at a time
@@ -49,6 +49,8 @@ def unused_reason(path: PurePosixPath) -> str | None:
         return "a hidden file"
     if suffix in ARCHIVES:
         return "an archive inside; unpack it first"
+    if suffix in OTHER_IMAGES:
+        return "; ".join(OTHER_KIND)
     taken = suffix in IMAGE_SUFFIXES or suffix in CAPTION_SUFFIXES or suffix in lists.SUFFIXES
     return None if taken else "neither an image nor a caption"
 

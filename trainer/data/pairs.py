@@ -47,6 +47,8 @@ CAPTION_FOLDERS = {"caption", "text", "txt", "prompt"}
 NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>[0-9]{1,4})", re.DOTALL)  # several control images of musubi-tuner
 
 BY_SUFFIX = "NAME_start and NAME_end in one folder"
+OTHER_KIND = "images of this kind are not read", "convert it to PNG or JPEG"
+OTHER_TEXT = "captions are called NAME.txt", ""
 NO_LIST = "no list of images that are in this folder"
 NO_ROLE = "the name ends neither in _start nor in _end"
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -118,6 +120,21 @@ class Match:
         self.unused.append((file, f"{why}; {advice}" if advice else why))
         self.missed.setdefault(why, []).append(f"{file} ({advice})" if advice else file)
 
+    def skip(self, entries: list[tuple[str, str]]) -> None:
+        """Name what was left out earlier, with the reasons, when a zip was unpacked."""
+        for file, reason in entries:
+            if Path(file).suffix.lower() in IMAGE_SUFFIXES | OTHER_IMAGES | CAPTION_SUFFIXES | OTHER_TEXTS:
+                self.missed.setdefault(reason, []).append(printable(file))
+            self.unused.append((printable(file), reason))
+        self.tell_missed()
+
+    def tell_missed(self) -> None:
+        for why, files in self.missed.items():
+            shown = [*files[:FEW], *([f"{len(files) - FEW} more"] if len(files) > FEW else [])]
+            message = f"{listed(shown)} {'is' if len(files) == 1 else 'are'} not used: {why}"
+            self.findings.append(Finding("warning", "not-used", None, message))
+        self.missed = {}
+
     def error(self, code: str, name: str | None, message: str) -> None:
         self.findings.append(Finding("error", code, name, message))
 
@@ -153,10 +170,7 @@ def match(folder: Path, called: str = "") -> Match:
         raise DatasetError(f"There is no folder {called}. Put your pairs into one and choose it here.") from error
     except OSError as error:
         raise DatasetError(f"The folder {called} cannot be read ({error.strerror}).") from error
-    for why, files in found.missed.items():
-        shown = [*files[:FEW], *([f"{len(files) - FEW} more"] if len(files) > FEW else [])]
-        message = f"{listed(shown)} {'is' if len(files) == 1 else 'are'} not used: {why}"
-        found.findings.append(Finding("warning", "not-used", None, message))
+    found.tell_missed()
     if not found.samples:
         if found.unused:
             telling = sorted(found.unused, key=lambda entry: entry[1] == HIDDEN)[:5]
@@ -245,9 +259,9 @@ class _Listing:
         elif suffix in IMAGE_SUFFIXES:
             self.images.append(path)
         elif suffix in OTHER_IMAGES:
-            self.missed.append((path, "images of this kind are not read", "convert it to PNG or JPEG"))
+            self.missed.append((path, *OTHER_KIND))
         elif suffix in OTHER_TEXTS:
-            self.missed.append((path, "captions are called NAME.txt", ""))
+            self.missed.append((path, *OTHER_TEXT))
         elif suffix == ".zip":
             self.others.append((path, "an archive; choose it itself, or unpack it"))
         else:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from .pairs import DatasetError
+from .text import printable, stripped
 
 NUMBERED = re.compile(r"pair(\d{4,})", re.IGNORECASE)
 
@@ -28,8 +29,8 @@ def write_pairs(folder: Path, inputs: Sequence[np.ndarray], target: np.ndarray, 
     pairs, counts = len(target), [len(batch) for batch in inputs]
     if not pairs or any(count not in (1, pairs) for count in counts):
         raise DatasetError(
-            f"{pairs} targets do not go with {' and '.join(map(str, counts))} inputs. Give as many inputs as targets, "
-            "or one for all."
+            f"Of targets there are {pairs}, of inputs {' and '.join(map(str, counts))}. Give as many inputs as targets, or one "
+            "for all."
         )
     if not all(np.isfinite(batch).all() for batch in (*inputs, target)):
         raise DatasetError("A picture holds no numbers (NaN). If a VAE made it, start ComfyUI with --fp32-vae.")
@@ -39,8 +40,8 @@ def write_pairs(folder: Path, inputs: Sequence[np.ndarray], target: np.ndarray, 
     for i, name in enumerate(names):
         files = {f"{name}_start{number or ''}.png": batch[i % len(batch)] for number, batch in enumerate(inputs)}
         files[f"{name}_end.png"] = target[i]
-        if caption.strip():
-            files[f"{name}.txt"] = caption
+        if stripped(caption):
+            files[f"{name}.txt"] = printable(caption)
         _write(folder, files)
     return names
 
