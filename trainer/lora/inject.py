@@ -6,6 +6,8 @@ shadows while the context is open.
 """
 import contextlib
 import re
+import sys
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +16,13 @@ from ..host.autograd import blocks, frozen, is_linear, replaced_forwards
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
 NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb", re.IGNORECASE)
+
+
+# What peft and transformers look for and a LoRA has no use for.
+QUANTISERS = (
+    "torchao", "bitsandbytes", "gptqmodel", "auto_gptq", "awq", "hqq", "eetq", "aqlm", "neural_compressor", "optimum",
+    "transformer_engine", "torch_xla", "deepspeed",
+)  # fmt: skip
 
 
 class Proxy(torch.nn.Linear):
@@ -50,6 +59,66 @@ def check_rank(model: torch.nn.Module, rank: int) -> None:
         raise ValueError(f"rank is {rank}, but the layer {path} has only {smallest} dimensions. Start with 16.")
 
 
+def _peft() -> tuple[type, type]:
+    """peft's LoraConfig and its layer for a Linear. LoraModel would ask every quantiser that is installed whether the
+    layer is its own, and fail with those that it does not support.
+
+    Raises:
+        RuntimeError: peft, or a package that it needs, is missing or broken; with the line that mends it.
+    """
+    try:
+        return _imported()
+    except Exception as error:
+        with contextlib.suppress(Exception), _without_quantisers():
+            return _imported()
+        raise RuntimeError(_remedy(error)) from error
+
+
+def _imported() -> tuple[type, type]:
+    from peft import LoraConfig  # costs seconds, so only when training starts
+    from peft.tuners.lora import Linear
+
+    return LoraConfig, Linear
+
+
+@contextlib.contextmanager
+def _without_quantisers() -> Iterator[None]:
+    """To peft and transformers none is installed while this is open, since one that is broken takes them down."""
+    from transformers import utils
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "peft"]:
+        del sys.modules[name]  # it may have seen them
+    imported = {name: sys.modules.pop(name) for name in QUANTISERS if name in sys.modules}
+    names = [f"is_{package}_available" for package in QUANTISERS]
+    places = [(place, name) for place in (utils, utils.import_utils) for name in names if hasattr(place, name)]
+    checks = [getattr(place, name) for place, name in places]
+    try:
+        sys.modules.update(dict.fromkeys(QUANTISERS))
+        for place, name in places:
+            setattr(place, name, lambda *_, **__: False)
+        yield
+    finally:
+        for (place, name), check in zip(places, checks):
+            setattr(place, name, check)
+        for name in QUANTISERS:
+            del sys.modules[name]
+        sys.modules.update(imported)
+
+
+def _remedy(error: Exception) -> str:
+    while error.__cause__:  # transformers hides it behind a message of its own
+        error = error.__cause__
+    frames = [frame.f_globals["__name__"].partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package, why = [name for name in frames if name not in sys.stdlib_module_names][-1], f"cannot be loaded ({error})"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package, why = error.name.partition(".")[0], "is not installed"
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    return (
+        f"Training needs peft, but {package} {why}. Run this line and start ComfyUI again: "
+        f"{python} -m pip install --upgrade {package}"
+    )
+
+
 class LoraLayers:
     """Trainable LoRA layers (https://arxiv.org/abs/2106.09685) in float32 for a frozen diffusion model.
 
@@ -57,23 +126,15 @@ class LoraLayers:
     """
 
     def __init__(self, model: torch.nn.Module, rank: int, seed: int, device: torch.device):
-        import peft  # costs seconds, so only when training starts
-
+        config_of, layer_of = _peft()
+        config = config_of(r=rank, lora_alpha=rank)
         self.modules = {path: model.get_submodule(path) for path in target_paths(model)}
-        root = torch.nn.Module()
-        for path, module in self.modules.items():
-            *parents, name = path.split(".")
-            node = root
-            for parent in parents:
-                if not hasattr(node, parent):
-                    node.add_module(parent, torch.nn.Module())
-                node = getattr(node, parent)
-            node.add_module(name, Proxy(module))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(self.modules))
-            peft.LoraModel(root, config, "default")
-        self.layers = {path: root.get_submodule(path) for path in self.modules}
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the devices too
+            self.layers = {
+                path: layer_of(Proxy(module), "default", config=config, r=rank, lora_alpha=rank)
+                for path, module in self.modules.items()
+            }
         for layer in self.layers.values():
             layer.lora_A.to(device, torch.float32)
             layer.lora_B.to(device, torch.float32)
