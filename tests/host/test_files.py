@@ -6,14 +6,15 @@ import pytest
 
 @pytest.fixture
 def header(trainer, plain):
-    """`header(About's arguments)`: the metadata of a LoRA trained on such a dataset."""
+    """`header(graph, About's arguments)`: the metadata of a LoRA trained on such a dataset."""
+    nodes = {"prompt": {"1": {}}, "workflow": {"nodes": []}, "nothing": None}
 
-    def make(**about):
+    def make(graph=nodes, **about):
         about = plain("dataset").About("my pairs", [1, 2], {"a caption": 2}, **about)
         settings = trainer("loop").Settings(rank=8, batch_size=2, seed=5)
         return trainer("lora.files").metadata(
             "my_edit", "run", "FLUX.2", about, settings, 100, 3e-4, 12.0, "fingerprint", "flux2-dev.safetensors",
-            {"prompt": {"1": {}}, "workflow": {"nodes": []}, "nothing": None},
+            graph,
         )  # fmt: skip
 
     return make
@@ -48,3 +49,31 @@ def test_what_the_pack_reads_and_the_graph(header):
 
 def test_what_is_not_known_is_left_out(header):
     assert not {"modelspec.trigger_phrase", "modelspec.resolution", "ss_resolution"} & header().keys()
+
+
+def test_without_a_graph_nothing_that_the_user_wrote_is_in_it(header):
+    found = header(None, resolution=512, trigger_word="zebra")
+    assert not {"prompt", "workflow", "ss_tag_frequency", "ss_sd_model_name", "modelspec.trigger_phrase"} & found.keys()
+    assert json.loads(found["pairlora_dataset"]) == {"samples": 2, "inputs": [1, 2]}
+    assert not any(word in value for value in found.values() for word in ("my pairs", "caption", "zebra", "flux2"))
+    assert found["modelspec.title"] == "my_edit" and found["modelspec.architecture"] == "FLUX.2/lora"
+
+
+PATHS = {
+    "/data/secret/pairs": "pairs", "/secret": "secret", "/data/secret folder/my pairs/": "my pairs",
+    " '/data/secret/it is' ": "it is", '"C:\\Users\\secret\\my pairs"': "my pairs", "C:/secret/x.safetensors": "x.safetensors",
+    "\\\\secret\\share\\pairs": "pairs", "~/secret/pairs": "pairs", "file:///data/secret/pairs": "pairs",
+    "\u202aC:\\secret\\pairs": "pairs", "put it into /data/secret/pairs, then": "put it into pairs, then",
+    "dir=/data/secret/x and C:\\secret\\y\nmodels:/secret/z": "dir=x and y\nmodels:z",
+    '{"path": "/data/secret/x"}': '{"path": "x"}', '{"path": "C:\\\\secret\\\\x"}': '{"path": "x"}',
+}  # fmt: skip
+KEPT = ["style/turbo.safetensors", "a cat and/or dog, 1/2", "https://example.com/a/b", "see https://example.com/a/b.", "/", " / ",
+        "./a/b", "../a/b", "a /b", "16:9", "\\d+", "8 a.m./p.m.", "<lora:x:1>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text, left", [*PATHS.items(), *((text, text) for text in KEPT)], ids=ascii)
+def test_no_full_path_is_in_it(header, text, left):
+    graph = {"prompt": {"1": {"inputs": {"path": text}}}, "workflow": {"nodes": [{"widgets_values": [1, None, [text]]}]}}
+    found = header(graph, trigger_word=text)
+    assert json.loads(found["prompt"])["1"]["inputs"]["path"] == left == found["modelspec.trigger_phrase"]
+    assert json.loads(found["workflow"])["nodes"][0]["widgets_values"] == [1, None, [left]]

@@ -1,5 +1,6 @@
 """What a LoRA file says of itself, in the keys that other programs read."""
 import json
+import re
 import time
 from dataclasses import asdict
 
@@ -7,17 +8,25 @@ import torch
 
 from ..data.dataset import About
 
+# Where a full path starts on any system. A whole value may have spaces in it; inside a text a space ends the path, and
+# one that starts with a slash must have another, since people write and/or.
+DRIVE, SLASH = r"(?:file:/{1,3}|~[\\/]|[a-z]:[\\/]+|\\{2,})(?=[\w.$%])", r"/(?=[\w.])"
+WHOLE_PATH = re.compile(rf"[\s\"'\u202a]*(?:{DRIVE}|{SLASH})[^\n]*", re.IGNORECASE)
+PATH = re.compile(rf"(?<![\w/.\\])(?:{DRIVE}|{SLASH}[^\s\"'<>|/]+/)[^\s\"'<>|]*", re.IGNORECASE)
+
+
 
 def metadata(
     name: str, key: str, family: str, about: About, settings, steps: int, learning_rate: float, seconds: float,
-    base: str, base_file: str, graph: dict[str, object],
+    base: str, base_file: str, graph: dict[str, object] | None,
 ) -> dict[str, str]:  # fmt: skip
     """The header of a LoRA's .safetensors file, all values text.
 
     `modelspec.*` is Stability's model metadata standard (https://github.com/Stability-AI/ModelSpec); `ss_*` are kohya's
     keys, which Lora Manager and Civitai read; `prompt` and `workflow` are the graph, as in ComfyUI's own files.
     ``base`` is the fingerprint of the base model and ``base_file`` the name of its file, or "" where it is not known;
-    ``graph`` is what ComfyUI hands to nodes that save files.
+    ``graph`` is what ComfyUI hands to nodes that save files. No value has a full path. Without a graph, None, none has
+    anything that the user has written or named but the LoRA.
     """
     now = time.time()
     header = {
@@ -40,21 +49,39 @@ def metadata(
         "ss_num_train_images": len(about.inputs),
         "ss_training_started_at": now - seconds,
         "ss_training_finished_at": now,
-        "ss_tag_frequency": json.dumps({about.name: about.captions}),
         "pairlora_run": key,
         "pairlora_base": base,
         "pairlora_settings": json.dumps(asdict(settings)),
-        "pairlora_dataset": json.dumps({"name": about.name, "samples": len(about.inputs), "inputs": about.inputs}),
     }
-    if base_file:
-        header |= {"ss_sd_model_name": base_file}
+    dataset = {"samples": len(about.inputs), "inputs": about.inputs}
     if about.resolution:
         header |= {"modelspec.resolution": f"{about.resolution}x{about.resolution}"}
         header |= {"ss_resolution": f"({about.resolution}, {about.resolution})"}
-    if about.trigger_word:
-        header |= {"modelspec.trigger_phrase": about.trigger_word}
-    header |= {name: json.dumps(value) for name, value in graph.items() if value}
+    if graph is not None:
+        dataset |= {"name": about.name}
+        header |= {"ss_tag_frequency": json.dumps({about.name: without_paths(about.captions)})}
+        if base_file:
+            header |= {"ss_sd_model_name": without_paths(base_file)}
+        if about.trigger_word:
+            header |= {"modelspec.trigger_phrase": without_paths(about.trigger_word)}
+        header |= {name: json.dumps(without_paths(value)) for name, value in graph.items() if value}
+    header |= {"pairlora_dataset": json.dumps(dataset)}
     return {name: str(value) for name, value in header.items()}
+
+
+def without_paths(value):
+    """``value``, as of JSON, with only the last part left of every full path, also inside a text."""
+    if isinstance(value, dict):
+        return {without_paths(key): without_paths(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    return _last_part(value) if WHOLE_PATH.fullmatch(value) else PATH.sub(lambda found: _last_part(found[0]), value)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[\\/]", path.strip("\\/\"' "))[-1]
 
 
 def named(lora: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
