@@ -60,14 +60,17 @@ def family_of(base: comfy.model_base.BaseModel, file: str = "", references: int 
     """The family of a model, by the name of its class or the nearest class it inherits from; a model that is in no list
     takes references as most do, by ReferenceLatent.
 
-    Releases of Qwen-Image-Edit share a class: they are told apart by the name of the ``file`` that the model was loaded
-    from, or else by the number of ``references`` that it is to take.
+    Releases of Qwen-Image-Edit share a class: 2511 can say so in its weights, which newer ComfyUI tells the model; else
+    they are told apart by the name of the ``file`` that the model was loaded from, or by the number of ``references``
+    that it is to take.
     """
     if type(base.model_config).__name__ == "ZImage":  # of Lumina2's class
         return Z_IMAGE if getattr(base.diffusion_model, "siglip_embedder", None) is None else Z_IMAGE_OMNI
     family = next((FAMILIES[c.__name__] for c in type(base).__mro__ if c.__name__ in FAMILIES), GENERIC)
     if family.name != "Qwen-Image":
         return family
+    if getattr(base.diffusion_model, "default_ref_method", None) == "index_timestep_zero":
+        return QWEN_IMAGE_EDIT_2511
     release = re.search("2509|2511|plus", PureWindowsPath(file).name.lower())
     if release and release[0] == "2511":
         return QWEN_IMAGE_EDIT_2511
