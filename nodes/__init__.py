@@ -1,12 +1,12 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, collect, compare, dataset, demo, routes, save_pair, train  # noqa: F401  (routes registers itself)
+from . import apply, collect, compare, dataset, demo, limits, routes, save_pair, train  # noqa: F401  (routes registers itself)
 
 
 class PairLoRAExtension(ComfyExtension):
     async def get_node_list(self):
-        return [
+        nodes = [
             dataset.PairLoRADataset,
             dataset.PairLoRASample,
             collect.PairLoRACollect,
@@ -17,3 +17,4 @@ class PairLoRAExtension(ComfyExtension):
             compare.PairLoRABeforeAfter,
             demo.PairLoRADemoModel,
         ]
+        return [limits.checked(node) for node in nodes]
