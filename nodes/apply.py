@@ -5,13 +5,16 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
+from ..trainer.data import typed
 from ..trainer.host import apply
 
 
 def resolve(lora: str) -> Path:
-    """The file meant by a name from the loras folder or an absolute path; raises ValueError when there is none."""
-    known = folder_paths.get_full_path("loras", lora) if lora else None
-    path = Path(known or lora)
+    """The file meant by a name from the loras folder, in which slashes of any system separate folders, or by an absolute
+    path as people type it; raises ValueError when there is none."""
+    meant = typed.path(lora)
+    known = next(filter(None, (folder_paths.get_full_path("loras", name) for name in (lora, meant) if name)), None)
+    path = Path(known or meant)
     if not known and not (path.is_absolute() and path.is_file()):
         raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder, and it is not a file's full path.")
     if path.suffix.lower() != ".safetensors":
@@ -57,7 +60,11 @@ class PairLoRALoad(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora, strength):
         path = resolve(lora)
-        weights = comfy.utils.load_torch_file(str(path), safe_load=True)
-        if not apply.fits(model, weights):
+        try:
+            weights = comfy.utils.load_torch_file(str(path), safe_load=True)
+        except Exception as error:
+            raise ValueError(f"{path} is damaged or no LoRA ({error}). Download it again, or train it again.") from error
+        loaded = apply.with_lora(model, weights, strength)
+        if not apply.added(model, loaded):
             raise ValueError(f"Nothing in {path.name} fits this model ({next(iter(weights), '')}). Was it trained on another?")
-        return io.NodeOutput(apply.with_lora(model, weights, strength))
+        return io.NodeOutput(loaded)

@@ -2,16 +2,21 @@
 import logging
 import os
 import time
+from collections import Counter
 
 import comfy.utils
 import folder_paths
+from comfy.cli_args import args
 from comfy_api.latest import io
 from server import PromptServer
 
+import nodes as comfy_nodes
+
 from ..trainer import run
+from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
 from ..trainer.loop import Settings
-from . import upstream
+from . import limits, upstream
 from .dataset import Dataset
 
 TrainSettings = io.Custom("PAIRLORA_SETTINGS")
@@ -78,7 +83,16 @@ class PairLoRASettings(io.ComfyNode):
         return io.NodeOutput(Settings(rank, batch_size, seed, timesteps))
 
 
+def output_type(class_type: str, slot: int) -> str | None:
+    """The type of what a node of ComfyUI or of any pack gives."""
+    types = getattr(comfy_nodes.NODE_CLASS_MAPPINGS.get(class_type), "RETURN_TYPES", None) or ()
+    return types[slot] if slot < len(types) else None
+
+
 class PairLoRATrain(io.ComfyNode):
+    made: dict[str, str] = {}  # the LoRA files of this process that are in the loras folder, with the names asked for
+    lost: Counter[str] = Counter()  # how many of a name the user has deleted since
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -87,6 +101,7 @@ class PairLoRATrain(io.ComfyNode):
             category="PairLoRA",
             description="Learns the edit that turns the inputs of a dataset into its targets, and saves it as a LoRA in "
             "ComfyUI's loras folder.",
+            is_output_node=True,  # it saves a file
             inputs=[
                 io.Model.Input("model", tooltip="An editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit, ..."),
                 io.Clip.Input("clip", tooltip="The text encoder of the model. A collected dataset makes no use of it."),
@@ -114,12 +129,33 @@ class PairLoRATrain(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name):
-        return name is None or run.name_error(name) or True  # None: linked, known only when it runs
+        try:
+            if name is not None:  # None: linked, known only when it runs
+                run.lora_path(name)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, name=None, **_):
+        """Another value once a LoRA made under this name, or any where the name is linked, is no longer in its place, so
+        that the node runs again and puts it back."""
+        gone = [file for file, its_name in cls.made.items() if name in (None, its_name) and not os.path.exists(file)]
+        cls.lost.update(cls.made.pop(file) for file in gone)
+        return cls.lost[name] if name is not None else cls.lost.total()
 
     @classmethod
     def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None):
+        if isinstance(dataset, PairedDataset):
+            limits.require("clip", io.Clip, clip)
+            limits.require("vae", io.Vae, vae)
         bar, node, warnings = comfy.utils.ProgressBar(steps), cls.hidden.unique_id, []
-        base_file, lora_files = upstream.files(cls.hidden.prompt, node)
+        base_file, lora_files = upstream.files(cls.hidden.prompt, node, "model", model, output_type)
+        own = os.path.join(folder_paths.get_user_directory(), "__pairlora")
+        places = run.Places(
+            folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
+            (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
+        )  # fmt: skip
         start = time.monotonic()
 
         def show(text: str) -> None:
@@ -139,12 +175,11 @@ class PairLoRATrain(io.ComfyNode):
 
         result = run.train_once(
             model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
-            output=folder_paths.get_output_directory(), loras=folder_paths.get_folder_paths("loras")[0],
-            encodings=os.path.join(folder_paths.get_user_directory(), "__pairlora", "encodings"),
-            base_file=base_file, lora_files=lora_files,
-            graph={"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
+            places=places, base_file=base_file, lora_files=lora_files,
+            graph=None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
             on_step=on_step, on_phase=show, on_warning=on_warning,
         )  # fmt: skip
+        cls.made[os.path.join(places.loras, result.lora_name)] = name
         warnings.clear()  # the report has them
         show(result.report)
         return io.NodeOutput(apply.with_lora(model, result.lora, 1.0), result.lora, result.lora_name, result.report)

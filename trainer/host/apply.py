@@ -9,14 +9,33 @@ import comfy.utils
 import torch
 
 
-def fits(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> bool:
-    """Whether ComfyUI's loader finds anything in the LoRA for this model."""
-    return bool(_patches(model, lora))
-
-
 def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the LoRA on it; the given one stays as it is."""
     return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]
+
+
+def added(model, patched) -> dict[str, list[tuple]]:
+    """ComfyUI's patches on weights, by their names, that ``patched`` has and ``model``, which it was made from, has not."""
+    before = {key: len(patches) for key, patches in model.patches.items()}
+    return {key: new for key, patches in patched.patches.items() if (new := patches[before.get(key, 0) :])}
+
+
+def check_loads(
+    model: comfy.model_patcher.ModelPatcher, file: Path, trained: dict[str, torch.Tensor]
+) -> dict[str, list[tuple]]:
+    """The patches that ComfyUI makes of ``file`` for the model, by the weights' names.
+
+    Raises:
+        RuntimeError: a key of the file is not used, or a layer of those ``trained`` is not changed.
+    """
+    lora = comfy.utils.load_torch_file(str(file), safe_load=True)
+    layers = added(model, with_lora(model, lora, 1.0))
+    used = {key for parts in layers.values() for _, patch, *_ in parts for key in getattr(patch, "loaded_keys", ())}
+    if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
+        raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
+    if 2 * len(layers) != len(trained):
+        raise RuntimeError(f"{file}: ComfyUI changes {len(layers)} layers, training {len(trained) // 2}. Please report it.")
+    return layers
 
 
 def prove(
@@ -27,20 +46,9 @@ def prove(
     A layer at a time, so that a large base costs no memory. ``tolerance`` is relative.
 
     Raises:
-        RuntimeError: a key is not used, a layer is missing, or a layer is changed in another way.
+        RuntimeError: as of check_loads, or a layer is changed in another way.
     """
-    lora = comfy.utils.load_torch_file(str(file), safe_load=True)
-    patches = _patches(model, lora)
-    used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
-    if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
-        raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
-    layers: dict[str, list] = {}  # of some, a file may have the rows in parts, each with where it belongs
-    for key, patch in patches.items():
-        key, offset = (key, None) if isinstance(key, str) else key[:2]
-        layers.setdefault(key, []).append((1.0, patch, 1.0, offset, None))
-    if 2 * len(layers) != len(trained):
-        raise RuntimeError(f"{file}: ComfyUI changes {len(layers)} layers, training {len(trained) // 2}. Please report it.")
-    for key, parts in layers.items():
+    for key, parts in check_loads(model, file, trained).items():
         path = key.removesuffix(".weight")
         a, b = (trained[f"{path}.lora_{x}.weight"].float() for x in "AB")
         weight = torch.zeros(b.shape[0], a.shape[1])
@@ -48,8 +56,3 @@ def prove(
         error = (changed - b @ a).norm() / (b @ a).norm().clamp_min(1e-12)
         if not error <= tolerance:
             raise RuntimeError(f"{file}: the effect on {key} differs by {error:.1e} from training. Please report it.")
-
-
-def _patches(model: comfy.model_patcher.ModelPatcher, lora: dict[str, torch.Tensor]) -> dict:
-    keys = comfy.lora.model_lora_keys_unet(model.model, {})
-    return comfy.lora.load_lora(comfy.lora_convert.convert_lora(dict(lora)), keys, log_missing=False)

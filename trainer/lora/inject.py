@@ -155,3 +155,9 @@ class LoraLayers:
             for path, layer in self.layers.items()
             for name in ("lora_A", "lora_B")
         }
+
+
+def untrained(model: torch.nn.Module, rank: int) -> dict[str, torch.Tensor]:
+    """A LoRA of no effect that has the shapes and keys of one trained on ``model``."""
+    with torch.inference_mode(False):
+        return LoraLayers(model, rank, 0, torch.device("cpu")).state_dict()
