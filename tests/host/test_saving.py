@@ -1,0 +1,197 @@
+"""Nothing that a training gave is lost: what cannot be saved is found before it, and what fails after it is kept."""
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import safetensors.torch
+import torch
+
+
+@pytest.fixture(scope="module")
+def base(tiny):
+    return tiny.flux()
+
+
+@pytest.fixture
+def train(trainer, tiny, base, tmp_path):
+    """`train(name, on_step=...)`: three steps into folders of its own; the object has the ``result``, the ``steps`` that
+    were taken and the folders."""
+    run = trainer("run")
+    dataset = trainer("host.collect").CollectedDataset(tuple(tiny.encoded(seed) for seed in (1, 2)))
+    places = run.Places(*(str(tmp_path / name) for name in ("output", "loras", "encodings")),
+                        (str(tmp_path / "user/runs"), str(tmp_path / "temp/runs")))  # fmt: skip
+
+    def start(name="edit", on_step=lambda step: None, seed=0):
+        seen = SimpleNamespace(steps=0, phases=[], output=tmp_path / "output", loras=tmp_path / "loras", root=tmp_path)
+        start.last = seen
+
+        def step_done(step, loss):
+            seen.steps += 1
+            on_step(step)
+
+        seen.result = run.train_once(
+            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed), 3, 1e-3, name, places=places, base_file="",
+            lora_files=[], graph={}, on_step=step_done, on_phase=seen.phases.append, on_warning=lambda text: None,
+        )  # fmt: skip
+        return seen
+
+    return start
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def in_place_of(folder):
+    """A file where a folder is wanted: nothing can be written there, by nobody."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+
+
+@pytest.mark.parametrize("name, file", [
+    ("edit", "edit"), ("edit.safetensors", "edit"), ("v1.5.SafeTensors", "v1.5"), ("flux/edit", "flux/edit"),
+    ("flux\\edit.safetensors", "flux/edit"), ("名" * 40, "名" * 40), ("nullify", "nullify"), ("x" * 120, "x" * 120),
+])  # fmt: skip
+def test_a_name_is_a_file_of_the_loras_folder(train, name, file):
+    run = train(name)
+    assert run.result.lora_name == f"{file}.safetensors" and run.result.report.startswith(f"{file}.safetensors: ")
+    assert files(run.loras) == [f"{file}.safetensors"]
+    assert train(name).steps == 0 and files(run.loras) == [f"{file}.safetensors"]
+
+
+@pytest.mark.parametrize("name, why", [
+    ("x" * 250, "250 bytes"), ("名" * 90, "too long|bytes"), ("nul", "device"), ("flux/CON.v2", "device"), ("", "needs a name"),
+    (".safetensors", "needs a name"), ("../escape", "leads out.*path separators"), ("/tmp/escape", "root of a disk"), ("a:b", "colon|one of"),
+    ("end.", "dot or a space"), ("what?", "one of"), ("a\u202eb", "invisible"),
+], ids=ascii)  # fmt: skip
+def test_a_name_that_some_system_cannot_keep_is_refused_at_once(train, name, why):
+    with pytest.raises(ValueError, match=why):
+        train(name)
+    assert not train.last.phases
+
+
+@pytest.mark.parametrize("place", ["output", "loras", "output/pairlora", "loras/flux"])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_long(train, tmp_path, place):
+    in_place_of(tmp_path / place)
+    with pytest.raises(OSError, match=rf"cannot be saved in .*{place.split('/')[0]}.*allow ComfyUI to write there"):
+        train("flux/edit")
+    assert not train.last.phases and files(tmp_path) == [place], "and nothing is left behind"
+
+
+def test_a_full_disk_is_found_before_anything_long(train, tmp_path, monkeypatch):
+    def full(tensors, file, *header):
+        file.write_bytes(b"half")
+        raise safetensors.SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device. Make room there"):
+        train()
+    assert not train.last.phases and not files(tmp_path)
+
+
+def test_a_pack_that_wraps_the_loader_of_old_is_no_matter(train, monkeypatch):
+    import comfy.lora
+
+    load = comfy.lora.load_lora
+    monkeypatch.setattr(comfy.lora, "load_lora", lambda lora, to_load: load(lora, to_load))
+    assert train().steps == 3
+
+
+def test_a_loader_that_leaves_layers_out_is_found_before_anything_long(train, tmp_path, monkeypatch):
+    import comfy.lora
+
+    load = comfy.lora.load_lora
+    monkeypatch.setattr(comfy.lora, "load_lora", lambda *args, **options: dict(list(load(*args, **options).items())[1:]))
+    with pytest.raises(RuntimeError, match="ComfyUI changes 19 layers, training 20"):
+        train()
+    assert not train.last.phases and not files(tmp_path)
+
+
+def test_room_is_held_while_it_trains_and_given_back(train, tmp_path):
+    held = []
+    run = train(on_step=lambda step: held.extend(tmp_path.rglob("*.trial.safetensors")))
+    assert len(held) == 3 and not list(tmp_path.rglob("*.trial*"))
+    assert [file.split("/")[-1] for file in files(run.output)] == ["step3.json", "step3.safetensors"]
+
+
+def test_cancelling_leaves_nothing_behind(train, tmp_path):
+    class Cancel(BaseException):
+        pass
+
+    def cancel(step):
+        raise Cancel
+
+    with pytest.raises(Cancel):
+        train(on_step=cancel)
+    assert not files(tmp_path)
+
+
+@pytest.mark.parametrize("lost, kept", [(["output"], "user/runs"), (["output", "user"], "temp/runs")])
+def test_an_output_folder_that_goes_away_in_training_loses_nothing(train, tmp_path, lost, kept):
+    run = train(on_step=lambda step: step == 3 and [in_place_of(tmp_path / place) for place in lost])
+    assert run.result.lora_name == "edit.safetensors" and run.result.lora
+    assert f"could not be written, so the run is kept in {tmp_path / kept}" in run.result.report
+    again = train()
+    assert again.steps == 0 and again.result.report == run.result.report
+    assert train("other").result.lora_name == "other.safetensors"
+
+
+def test_a_loras_folder_that_goes_away_in_training_loses_nothing(train, tmp_path):
+    run = train(on_step=lambda step: step == 3 and in_place_of(tmp_path / "loras"))
+    (kept,) = tmp_path.glob("output/pairlora/edit-*/step3.safetensors")
+    assert run.result.lora_name == str(kept) and f"It is kept as {kept}" in run.result.report
+    assert train().steps == 0
+    (tmp_path / "loras").unlink()
+    again = train()
+    assert (again.steps, again.result.lora_name) == (0, "edit.safetensors") and "kept as" not in again.result.report
+
+
+def test_nowhere_to_save_says_so(train, tmp_path):
+    with pytest.raises(OSError, match="cannot be saved in"):
+        train(on_step=lambda step: step == 3 and [in_place_of(tmp_path / place) for place in ("output", "user", "temp")])
+
+
+def test_a_lora_that_fails_the_proof_is_kept_but_never_handed_over(trainer, train, tmp_path, monkeypatch):
+    def prove(model, file, lora):
+        raise RuntimeError(f"{file}: the effect differs")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer("host.apply"), "prove", prove)
+        with pytest.raises(RuntimeError, match="effect differs"):
+            train()
+    with pytest.raises(RuntimeError, match="effect differs.*kept as .*step3.safetensors; delete that folder to train again"):
+        train()
+    assert train.last.steps == 0 and not files(tmp_path / "loras")
+    shutil.rmtree(next(tmp_path.glob("output/pairlora/edit-*")))
+    assert train().steps == 3
+
+
+def test_a_note_that_cannot_be_written_loses_nothing(trainer, train, monkeypatch):
+    run = trainer("run")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run.json, "dumps", lambda value, **options: full() if "losses" in value else "{}")
+    assert train().result.lora_name == "edit.safetensors"
+
+
+def test_a_lora_that_was_deleted_comes_back_without_training(train, tmp_path):
+    train()
+    (tmp_path / "loras/edit.safetensors").unlink()
+    assert train().steps == 0 and files(tmp_path / "loras") == ["edit.safetensors"]
+
+
+def test_a_damaged_file_of_a_run_is_trained_again(train, tmp_path):
+    train()
+    (weights,) = tmp_path.glob("output/pairlora/*/step3.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert train().steps == 3
+
+
+def test_the_file_is_what_was_trained(train):
+    run = train()
+    assert all(torch.isfinite(tensor).all() for tensor in run.result.lora.values()) and run.steps == 3
+    saved = safetensors.torch.load_file(run.loras / "edit.safetensors")
+    assert saved.keys() == run.result.lora.keys() and all(torch.equal(saved[k], v) for k, v in run.result.lora.items())
