@@ -1,4 +1,6 @@
-"""A custom node for the tests' servers: a tiny, randomly initialised SD3, which reads no reference images."""
+"""Custom nodes for the tests' servers: a tiny, randomly initialised SD3, which reads no reference images, and any value."""
+import json
+
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
@@ -31,4 +33,26 @@ class NoReferences:
         return (comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device()),)
 
 
-NODE_CLASS_MAPPINGS = {"PairLoRATestNoReferences": NoReferences}
+class AnyType(str):
+    """Equal to every type, as packs do it."""
+
+    def __ne__(self, other):
+        return False
+
+
+class Value:
+    """What a text of JSON says, for any input."""
+
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "give"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING",)}}
+
+    def give(self, text):
+        return (json.loads(text),)
+
+
+NODE_CLASS_MAPPINGS = {"PairLoRATestNoReferences": NoReferences, "PairLoRATestValue": Value}
