@@ -277,3 +277,15 @@ def test_a_size_that_the_model_cannot_take_is_named(zoo, trainer):
         samples = [zoo.encoded(kind, 1, 0), zoo.encoded(kind, 2, 0, size=(64, 512))]
         with pytest.raises(ValueError, match="SD3 cannot take sample2, whose latent is 64 x 8.*another resolution"):
             loop.train(model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: pytest.fail("it trained"))
+
+
+@pytest.mark.parametrize("method, file, release", [
+    ("index_timestep_zero", "", "-2511"), ("index_timestep_zero", "qwen-image-edit-2509.safetensors", "-2511"),
+    ("index", "qwen-image-edit-2511.gguf", "-2511"), (None, "qwen-image-edit-2509.safetensors", "-2509"), ("index", "", ""),
+])  # fmt: skip
+def test_what_the_weights_tell_of_a_release_comes_before_its_name(trainer, method, file, release):
+    class QwenImage:
+        model_config, diffusion_model = None, SimpleNamespace(default_ref_method=method)
+
+    name = trainer("host.families").family_of(QwenImage(), file, 1).name
+    assert name == ("Qwen-Image-Edit" + release if release else "Qwen-Image")

@@ -1,4 +1,5 @@
-"""Custom nodes for the tests' servers: a tiny, randomly initialised SD3, which reads no reference images, and any value."""
+"""Custom nodes for the tests' servers: a tiny, randomly initialised SD3, which reads no reference images, any value, and a
+switch."""
 import json
 
 import comfy.latent_formats
@@ -55,4 +56,21 @@ class Value:
         return (json.loads(text),)
 
 
-NODE_CLASS_MAPPINGS = {"PairLoRATestNoReferences": NoReferences, "PairLoRATestValue": Value}
+class Switch:
+    """One of two models, as switches of packs do it."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "choose"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"select": ("INT", {}), "model1": ("MODEL",), "model2": ("MODEL",)}}
+
+    def choose(self, select, model1, model2):
+        return (model1 if select == 1 else model2,)
+
+
+NODE_CLASS_MAPPINGS = {
+    "PairLoRATestNoReferences": NoReferences, "PairLoRATestValue": Value, "PairLoRATestSwitch": Switch,
+}  # fmt: skip

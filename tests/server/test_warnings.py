@@ -45,6 +45,12 @@ def test_a_distilling_lora_on_the_model_is_named(client, server, training, repor
     assert all(text.endswith(warning) for text in steps), "it is on the node while it trains"
     assert base_file(server, "on_turbo") is None, "a LoRA is not the model"
 
+    graph.prompt["turbo"]["inputs"]["strength_model"] = 0.0
+    graph.prompt[graph.train]["inputs"]["name"] = "on_no_turbo"
+    assert "distilled" not in reported(graph)[0]
+    graph.prompt["turbo"]["inputs"]["strength_model"] = 1.0
+    graph.prompt[graph.train]["inputs"]["name"] = "on_turbo"
+
     steps_of(client, training(SMALL, name="on_turbo_between"))
     graph.prompt.pop("report")  # now it is run again, and finds that it was trained
     graph.prompt["again"] = node("PreviewAny", source=[graph.train, 3])
@@ -82,6 +88,28 @@ def test_a_distilled_model_is_known_by_its_file(training, server, reported, diff
     assert (f"{file} seems distilled to few steps" in report) == warned
     assert ("Train on the model that it was distilled from" in report) == warned
     assert base_file(server, name) == file
+
+
+@pytest.mark.parametrize("select, turbo", [(1, True), (2, False)])
+def test_behind_a_switch_no_other_model_is_believed(training, server, reported, diffusion_model, select, turbo):
+    """Newer ComfyUI keeps the file on the model; for an older one it is not known."""
+    graph = training(name=f"switched_{select}")
+    train = graph.prompt[graph.train]["inputs"]
+    files = ["sd3.5_large_turbo.safetensors", "sd3.5_large.safetensors"]
+    for i, file in enumerate(files):
+        diffusion_model(file)
+        graph.prompt[f"file{i}"] = node("UNETLoader", unet_name=file, weight_dtype="default")
+    graph.prompt |= {
+        "switch": node("PairLoRATestSwitch", select=select, model1=["file0", 0], model2=["file1", 0]),
+        "text": node("CLIPTextEncode", clip=["1", 1], text="a picture"),
+        "empty": node("EmptySD3LatentImage", width=64, height=64, batch_size=1),
+        "collect": node("PairLoRACollect", conditioning=["text", 0], latent=["empty", 0]),
+    }
+    train |= {"model": ["switch", 0], "dataset": ["collect", 0], "clip": ["nothing", 0], "vae": ["nothing", 0]}
+    graph.prompt["nothing"] = node("PairLoRATestValue", text="null")  # a collected dataset needs neither
+    report, _ = reported(graph)
+    file = base_file(server, f"switched_{select}")
+    assert file in (None, files[select - 1]) and ("distilled" in report) == (turbo and file is not None)
 
 
 def test_a_caption_longer_than_the_encoder_reads_is_said(training, reported):
