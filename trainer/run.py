@@ -254,7 +254,11 @@ def train_once(
             on_step(step, loss)
             memory.check_interrupted()
 
-        lora = train(model, samples, settings, steps, learning_rate, step_done)
+        def say(warning: str) -> None:
+            warnings.append(warning)
+            on_warning(warning)
+
+        lora = train(model, samples, settings, steps, learning_rate, step_done, on_warning=say)
         seconds, tenth = time.monotonic() - start, max(1, steps // 10)
         tensors = files.named(lora, family.name)
         record.save(tensors, files.metadata(
