@@ -1,14 +1,10 @@
 """Training an edit LoRA on the model that the graph holds."""
-import logging
 import os
-import time
 from collections import Counter
 
-import comfy.utils
 import folder_paths
 from comfy.cli_args import args
 from comfy_api.latest import io
-from server import PromptServer
 
 import nodes as comfy_nodes
 
@@ -18,6 +14,7 @@ from ..trainer.host import apply
 from ..trainer.loop import Settings
 from . import limits, upstream
 from .dataset import Dataset
+from .telling import Telling
 
 TrainSettings = io.Custom("PAIRLORA_SETTINGS")
 
@@ -149,37 +146,20 @@ class PairLoRATrain(io.ComfyNode):
         if isinstance(dataset, PairedDataset):
             limits.require("clip", io.Clip, clip)
             limits.require("vae", io.Vae, vae)
-        bar, node, warnings = comfy.utils.ProgressBar(steps), cls.hidden.unique_id, []
-        base_file, lora_files = upstream.files(cls.hidden.prompt, node, "model", model, output_type)
+        base_file, lora_files = upstream.files(cls.hidden.prompt, cls.hidden.unique_id, "model", model, output_type)
         own = os.path.join(folder_paths.get_user_directory(), "__pairlora")
         places = run.Places(
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
-        start = time.monotonic()
-
-        def show(text: str) -> None:
-            PromptServer.instance.send_progress_text("\n".join([text, *warnings]), node)
-
-        def on_warning(text: str) -> None:
-            logging.warning(f"PairLoRA: {text}")
-            warnings.append(text)
-
-        def on_step(step: int, loss: float) -> None:
-            nonlocal start
-            if step == 1:
-                start = time.monotonic()  # the first step also loads and compiles
-            bar.update_absolute(step, steps)
-            left = (time.monotonic() - start) / max(step - 1, 1) * (steps - step)
-            show(f"step {step}/{steps}  loss {loss:.4f}  {left // 60:.0f}:{left % 60:02.0f} left")
-
-        result = run.train_once(
-            model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
-            places=places, base_file=base_file, lora_files=lora_files,
-            graph=None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
-            on_step=on_step, on_phase=show, on_warning=on_warning,
-        )  # fmt: skip
+        with Telling(cls.hidden, steps) as telling:
+            result = run.train_once(
+                model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
+                places=places, base_file=base_file, lora_files=lora_files,
+                graph=None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
+                on_step=telling.step, on_phase=telling.phase, on_warning=telling.warning,
+            )  # fmt: skip
+            trained = apply.with_lora(model, result.lora, 1.0)
+            telling.report(result.report)
         cls.made[os.path.join(places.loras, result.lora_name)] = name
-        warnings.clear()  # the report has them
-        show(result.report)
-        return io.NodeOutput(apply.with_lora(model, result.lora, 1.0), result.lora, result.lora_name, result.report)
+        return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui={"text": [result.report]})

@@ -1,30 +1,41 @@
 // The widget of "Load Paired Dataset": counts, contact sheet, report, and the upload of a folder or zip.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { el } from "./dom.js";
+import { el, many } from "./dom.js";
+import { inputsOf, isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { upload } from "./upload.js";
 
 const NODE = "PairLoRADataset";
-const INPUTS = ["folder", "default_caption", "trigger_word", "resolution", "background", "path"];
+const INPUTS = ["folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"];
 const PATIENCE = 300; // ms without another change before the folder is looked at
+const AGAIN = 3000; // ms until it is looked at again, since its files may change,
+const SHARE = 20; // but at least this many times as long as a look takes
 const HEIGHT = 320; // px that the widget has at least
+
+// What runs have found, with pixels, and what a preview of the same inputs said then: as long as it says the same, no
+// file has changed. By the inputs as keyOf gives them: {result, error, preview}
+const runs = new Map();
+const keyOf = (inputs) => JSON.stringify(INPUTS.map((name) => inputs[name]));
 
 class DatasetWidget {
   constructor(node) {
     this.node = node;
     this.request = 0; // the last one wins
-    this.checkedFor = null; // the inputs whose pixels have been looked at: a preview knows less
+    this.preview = {}; // the last one: {key, text}
+    this.drawn = null; // what is shown, as JSON
     this.counts = el("div", { className: "pairlora-counts" });
     this.progress = el("progress", { max: 1, value: 0 });
     this.percent = el("span");
     this.cancel = el("button", { textContent: "Cancel" });
     this.uploading = el("div", { className: "pairlora-uploading", hidden: true }, this.progress, this.percent, this.cancel);
+    this.uploaded = el("div"); // what became of the last upload
     this.body = el("div", { className: "pairlora-body" });
     this.element = el(
-      "div", { className: "pairlora-dataset" },
+      "div", { className: "pairlora-panel pairlora-dataset" },
       this.counts,
       el("div", { className: "pairlora-buttons" }, ...this.pickers()),
       this.uploading,
+      this.uploaded,
       this.body,
     );
     // the canvas would take the wheel for zooming
@@ -69,7 +80,7 @@ class DatasetWidget {
     for (const [event, then] of [
       ["onConfigure", () => this.schedule()],
       ["onConnectionsChange", () => this.schedule()],
-      ["onExecuted", (output) => this.executed(output)],
+      ["onRemoved", () => this.stop()],
     ]) {
       const before = node[event];
       node[event] = function (...args) {
@@ -86,37 +97,57 @@ class DatasetWidget {
     return Object.fromEntries(widgets.map(({ name, value }) => [name, value]));
   }
 
-  schedule() {
+  schedule(wait = PATIENCE) {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.preview(), PATIENCE);
+    this.timer = setTimeout(() => this.look(), wait);
   }
 
-  async preview() {
+  stop() {
+    clearTimeout(this.timer);
+    this.request++;
+  }
+
+  async look() {
     const inputs = this.inputs();
-    if (!inputs) return this.checkedFor || this.message("The folder comes from another node: queue to see it.");
-    const key = JSON.stringify(inputs);
-    if (key === this.checkedFor) return;
-    const request = ++this.request;
-    let answer;
+    if (!inputs) return this.linked || this.message("The folder comes from another node: queue to see it.");
+    const key = keyOf(inputs), known = this.preview.key === key;
+    if (known && (document.hidden || !this.element.checkVisibility())) return this.schedule(AGAIN);
+    const request = ++this.request, start = performance.now();
+    let text;
     try {
       const response = await api.fetchApi("/pairlora/preview", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: key,
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(inputs),
       });
-      answer = await response.json();
+      text = JSON.stringify(await response.json());
     } catch (error) {
-      answer = { error: `The server does not answer (${error.message}).` };
+      text = known ? this.preview.text : JSON.stringify({ error: `The server does not answer (${error.message}).` });
     }
     if (request !== this.request) return;
-    this.checkedFor = null;
-    answer.error ? this.message(answer.error, "error") : this.show(answer);
+    this.preview = { key, text };
+    this.draw();
+    this.schedule(Math.max(AGAIN, SHARE * (performance.now() - start)));
   }
 
-  executed(output) {
-    const result = output?.pairlora_dataset?.[0];
-    if (!result) return;
-    this.request++; // a preview under way is outdated
-    this.checkedFor = JSON.stringify(this.inputs());
-    this.show(result);
+  /** Take what a run with `inputs`, as they were queued, has found: {result}, or the {error} that stopped it. */
+  ran(inputs, found) {
+    const typed = Object.fromEntries(Object.entries(inputs).filter(([, value]) => !Array.isArray(value))); // else a link
+    this.linked = !("folder" in typed && "path" in typed);
+    if (this.linked) return found.error ? this.message(found.error, "error") : this.show(found);
+    const key = keyOf(typed), known = this.preview.key === key;
+    runs.set(key, { ...found, preview: known ? this.preview.text : null });
+    known ? this.draw() : this.schedule(0);
+  }
+
+  /** Show what a run found in the files as they are or, if none did, what the preview found. */
+  draw() {
+    const { key, text } = this.preview, run = runs.get(key);
+    if (run) run.preview ??= text;
+    const found = run?.preview === text ? run : {};
+    const state = JSON.stringify([text, found]);
+    if (state === this.drawn) return; // else scrolling and opened parts would be lost
+    this.drawn = state;
+    const result = found.result ?? JSON.parse(text);
+    result.error ? this.message(result.error, "error") : this.show({ result, error: found.error });
   }
 
   message(text, level = "note") {
@@ -124,8 +155,8 @@ class DatasetWidget {
     this.body.replaceChildren();
   }
 
-  show({ layout, counts, samples, more, findings, unused, text, checked }) {
-    const many = (number, word) => `${number} ${word}${String(number) === "1" ? "" : "s"}`;
+  show({ result, error }) {
+    const { layout, counts, samples, more, findings, unused, text, checked } = result;
     const parts = [
       counts.pairs || !counts.unpaired ? many(counts.pairs, "pair") : "",
       counts.unpaired ? `${counts.unpaired} without inputs` : "",
@@ -136,7 +167,8 @@ class DatasetWidget {
       el("b", { textContent: parts.filter(Boolean).join(", ") }),
       counts.errors ? el("span", { className: "pairlora-error", textContent: many(counts.errors, "error") }) : "",
       counts.warnings ? el("span", { className: "pairlora-warning", textContent: many(counts.warnings, "warning") }) : "",
-      el("small", { textContent: `${layout}${checked ? "" : " · queue to check the images"}` }),
+      el("small", { textContent: `${layout}${checked || error ? "" : " · queue to check the images"}` }),
+      error ? el("span", { className: "pairlora-error", textContent: error }) : "",
     );
     const sheet = samples.map(({ name, caption, image, findings }) =>
       el("figure", {},
@@ -169,30 +201,25 @@ class DatasetWidget {
     });
     this.cancel.onclick = () => transfer.cancel();
     this.uploading.hidden = false;
+    this.uploaded.replaceChildren();
     try {
       const { folder, skipped } = await transfer.done;
       await this.choose(folder);
       if (skipped.length) {
         const left = skipped.map(({ file, reason }) => `${file}: ${reason}`).join("\n");
-        this.uploaded = details(`${skipped.length} files of the upload were left out`, el("pre", { textContent: left }));
-        this.uploading.after(this.uploaded);
+        const were = skipped.length === 1 ? "was" : "were";
+        const summary = `${many(skipped.length, "file")} of the upload ${were} left out`;
+        this.uploaded.append(details(summary, el("pre", { textContent: left })));
       }
     } catch (error) {
-      clearTimeout(this.timer); // a preview would hide the reason
-      this.request++;
-      this.message(error.message, "error");
+      this.uploaded.append(el("span", { className: "pairlora-error", textContent: error.message }));
     } finally {
       this.uploading.hidden = true;
     }
   }
 
-  /** Select a new folder, in a list that every dataset node knows. */
   async choose(folder) {
-    this.uploaded?.remove();
-    for (const node of app.graph.nodes.filter((other) => other.comfyClass === NODE)) {
-      const { options } = node.widgets.find(({ name }) => name === "folder");
-      if (Array.isArray(options.values) && !options.values.includes(folder)) options.values = [...options.values, folder];
-    }
+    await refreshDropdowns();
     for (const [name, value] of [["path", ""], ["folder", folder]]) {
       const widget = this.node.widgets.find((other) => other.name === name);
       widget.value = value;
@@ -208,16 +235,23 @@ function details(summary, content) {
 
 const widgets = new WeakMap();
 
+async function ran(prompt, nodeId, found) {
+  if (!(await isOnScreen(prompt))) return;
+  widgets.get(nodeAt(nodeId))?.ran(inputsOf(prompt, nodeId), found);
+}
+
 app.registerExtension({
   name: "pairlora.dataset",
   setup() {
-    document.head.append(el("link", { rel: "stylesheet", href: new URL("dataset.css", import.meta.url).href }));
+    api.addEventListener("executed", ({ detail }) => {
+      const [result] = detail.output?.pairlora_dataset ?? [];
+      if (result) ran(detail.prompt_id, detail.node, { result });
+    });
+    api.addEventListener("execution_error", ({ detail }) => {
+      ran(detail.prompt_id, detail.node_id, { error: detail.exception_message.trim() });
+    });
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) widgets.set(node, new DatasetWidget(node));
-  },
-  // after switching between workflows, whose nodes are made anew
-  onNodeOutputsUpdated(outputs) {
-    for (const [id, output] of Object.entries(outputs)) widgets.get(app.graph.getNodeById(id))?.executed(output);
   },
 });

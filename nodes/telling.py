@@ -1,0 +1,111 @@
+"""What a training tells whoever queued it: how far it is, warnings, the report, and that it has ended.
+
+A page that draws this in the node itself (web/train.js) gets it as the event `pairlora_train`; every other client gets
+ComfyUI's own progress text, which names a node's number only and so appears on whatever workflow is open. What was told
+last is kept, for a page that is loaded again.
+"""
+import logging
+import time
+from collections import deque
+
+import comfy.model_management
+import comfy.utils
+from aiohttp import web
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
+
+WHOLE = 20  # the first steps are all told; after them
+PAUSE = 0.25  # seconds lie between two
+LOGGED = 50  # steps between two lines in the server's log
+WINDOW = 50  # steps that the time left is reckoned from
+KNOWN = 1.0  # seconds that they must have taken
+KEPT = 100  # trainings whose last word is kept
+
+pages: set[str] = set()  # ids of the clients that draw it themselves
+last: dict[tuple[str, str], tuple[dict, str]] = {}  # by workflow and node: what was told last, and to whom
+
+
+@PromptServer.instance.routes.get("/pairlora/told")
+async def told(request: web.Request) -> web.Response:
+    """{"told": [...]}: what `pairlora_train` said last of each training in ``workflow``, an id, that has ended or that
+    ``client`` has queued. A client that asks is one that draws it itself."""
+    client, workflow = request.query.get("client"), request.query.get("workflow")
+    pages.add(client)
+    of_workflow = [entry for (its_workflow, _), entry in list(last.items()) if its_workflow == workflow]
+    return web.json_response({"told": [word for word, queued in of_workflow if word["ended"] or queued == client]})
+
+
+class Telling:
+    """A context in which one node trains; when it is left by an error or by cancelling, that is told."""
+
+    def __init__(self, hidden, steps: int):
+        """``hidden`` has the node's unique_id and extra_pnginfo."""
+        workflow = (hidden.extra_pnginfo or {}).get("workflow")
+        self.client = PromptServer.instance.client_id
+        self.about = {
+            "prompt": get_executing_context().prompt_id,
+            "workflow": str(workflow.get("id")) if isinstance(workflow, dict) else "",
+            "node": hidden.unique_id,
+        }
+        self.steps, self.bar = steps, comfy.utils.ProgressBar(steps)
+        self.text, self.warnings, self.sent = "", [], 0.0
+        self.done = deque(maxlen=WINDOW + 1)  # when the last steps were, in seconds
+
+    def __enter__(self) -> "Telling":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if error is not None:
+            at = f" ({self.text.split('  ')[0]})" if self.text else ""
+            cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
+            text = f"Cancelled{at}" if cancelled else f"Failed{at}: {str(error) or kind.__name__}"
+            self._send(text, ended=True, failed=True)
+
+    def phase(self, text: str) -> None:
+        self._send(text)
+
+    def step(self, step: int, loss: float) -> None:
+        self.bar.update_absolute(step, self.steps)
+        now = time.monotonic()
+        self.done.append(now)
+        text = f"step {step}/{self.steps}  loss {loss:.4f}{self._left(step)}"
+        if step % LOGGED == 0 or step == self.steps:
+            logging.info(f"PairLoRA: {text}")
+        if step <= WHOLE or step == self.steps or now - self.sent >= PAUSE:
+            self._send(text)
+
+    def warning(self, text: str) -> None:
+        logging.warning(f"PairLoRA: {text}")
+        self.warnings.append(text)
+
+    def report(self, text: str) -> None:
+        """The last word of a training that went well."""
+        logging.info(f"PairLoRA: {text}")
+        self.warnings.clear()  # the report has them
+        self._send(text, ended=True)
+
+    def _left(self, step: int) -> str:
+        """How long the rest takes, once that can be known: the first step also loads and compiles."""
+        seconds, steps = self.done[-1] - self.done[0], len(self.done) - 1
+        if steps < 2 or seconds < KNOWN:
+            return ""
+        minutes, seconds = divmod(round(seconds / steps * (self.steps - step)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"  {hours}:{minutes:02}:{seconds:02} left" if hours else f"  {minutes}:{seconds:02} left"
+
+    def _send(self, text: str, ended: bool = False, failed: bool = False) -> None:
+        begun, self.text, self.sent = bool(self.text), text, time.monotonic()
+        state = {"when": time.time(), "text": text, "warnings": [*self.warnings], "ended": ended, "failed": failed}
+        word = {**self.about, **state}
+        self._keep(word)
+        if self.client in pages:
+            PromptServer.instance.send_sync("pairlora_train", word, self.client)
+        elif self.client is not None and (begun or not failed):  # what is refused at once has no text to replace
+            PromptServer.instance.send_progress_text("\n".join([text, *self.warnings]), self.about["node"], self.client)
+
+    def _keep(self, word: dict) -> None:
+        key = word["workflow"], word["node"]
+        last.pop(key, None)  # the newest come last
+        last[key] = word, self.client
+        if len(last) > KEPT:
+            del last[next(iter(last))]

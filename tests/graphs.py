@@ -1,0 +1,53 @@
+"""Small workflows in the editor's format, and what tests do with them in the page."""
+import copy
+import json
+import zlib
+
+from host import ROOT
+
+EXAMPLE = json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8"))
+
+
+def training(name: str, steps: int, folder="samples/background-removal-held-out") -> dict:
+    """Nodes 1 to 4 of the example: demo model, dataset, settings and the training; under another name it is another
+    training, by its seed."""
+    graph = copy.deepcopy(EXAMPLE)
+    graph["nodes"] = [node for node in graph["nodes"] if node["id"] <= 4]
+    graph["links"] = [link for link in graph["links"] if link[1] <= 4 and link[3] <= 4]
+    kept = {link[0] for link in graph["links"]}
+    for node in graph["nodes"]:
+        for output in node["outputs"]:
+            output["links"] = [link for link in output["links"] or [] if link in kept]
+    values = {node["type"]: node.get("widgets_values") for node in graph["nodes"]}
+    values["PairLoRADataset"][0], values["PairLoRADataset"][3] = folder, 64
+    values["PairLoRASettings"][1:3] = [1, zlib.crc32(name.encode())]
+    values["PairLoRATrain"][0], values["PairLoRATrain"][2] = steps, name
+    return graph
+
+
+def load(page, graph: dict) -> None:
+    page.evaluate("async graph => { await app.loadGraphData(graph); }", graph)
+
+
+def queue(page) -> None:
+    page.evaluate("app.queuePrompt(0)")
+
+
+def set_widget(page, node: int, name: str, value) -> None:
+    page.evaluate(
+        """([id, name, value]) => {
+            const widget = app.graph.getNodeById(id).widgets.find(widget => widget.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }""",
+        [node, name, value],
+    )
+
+
+def switch(page, way: str) -> None:
+    """Bring the "Next" or "Previous" open workflow up."""
+    page.evaluate("way => app.extensionManager.command.execute(`Workspace.${way}OpenedWorkflow`)", way)
+
+
+def wait_until_ready(page) -> None:
+    page.wait_for_function("window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100", timeout=90_000)

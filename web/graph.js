@@ -1,0 +1,53 @@
+// Which node of which workflow the server means, and new entries for all dropdowns. ComfyUI tells a node's number only,
+// and every open workflow has a node of that number.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const onScreen = () => app.extensionManager.workflow.activeWorkflow;
+const queued = new Map(); // prompt id -> {workflow, id: of the workflow, nodes: of the prompt}
+let queueing; // the request under way: its prompt may run before it is answered
+
+const { queuePrompt } = api;
+api.queuePrompt = function (...args) {
+  const entry = { workflow: onScreen(), id: args[1]?.workflow?.id, nodes: args[1]?.output };
+  const answer = queuePrompt.apply(this, args);
+  queueing = answer.then(({ prompt_id }) => queued.set(prompt_id, entry), () => {}); // whoever queues handles errors
+  return answer;
+};
+
+/** Whether the workflow on screen queued a prompt; of one queued before this page was loaded, only the id is known. */
+export async function isOnScreen(prompt, workflowId) {
+  await queueing;
+  const { workflow, id } = queued.get(prompt) ?? { workflow: onScreen(), id: workflowId };
+  return workflow === onScreen() && id === app.graph.id;
+}
+
+/** The inputs that a node was queued with, where this page queued it. */
+export function inputsOf(prompt, nodeId) {
+  return queued.get(prompt)?.nodes?.[nodeId]?.inputs;
+}
+
+/** The node that the server calls `nodeId`, such as "4", or "7:4" in the subgraph of node 7. */
+export function nodeAt(nodeId) {
+  const path = String(nodeId).split(":");
+  const graph = path.slice(0, -1).reduce((outer, id) => outer?.getNodeById(id)?.subgraph, app.graph);
+  return graph?.getNodeById(path.at(-1));
+}
+
+/** Let the dropdowns of all graphs, subgraphs and workflows opened later know new folders and files, as R does. */
+export async function refreshDropdowns() {
+  try {
+    await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
+  } catch (error) {
+    console.warn("PairLoRA: the dropdowns could not be refreshed; press R.", error);
+  }
+}
+
+const NO_ID = "00000000-0000-0000-0000-000000000000";
+app.registerExtension({
+  name: "pairlora.graph",
+  // examples come without an id of their own; newer ComfyUI gives each one, as 0.3.75 does only where it is missing
+  beforeConfigureGraph(workflow) {
+    if (workflow.id === NO_ID) delete workflow.id;
+  },
+});
