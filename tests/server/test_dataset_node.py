@@ -57,6 +57,24 @@ def test_a_new_folder_and_a_new_zip_are_in_the_dropdown_without_a_restart(client
     assert archive.name not in choices(client)
 
 
+def test_only_folders_with_images_are_in_the_dropdown(client, server, pairs):
+    """ComfyUI itself makes input/3d, clipspace and others."""
+    inputs = server.base / "input"
+    for folder in ("3d", "texts", "nested/deep/empty"):
+        (inputs / folder).mkdir(parents=True, exist_ok=True)
+    (inputs / "3d/model.glb").write_bytes(b"no image")
+    (inputs / "texts/a.txt").write_text("a caption")
+    (inputs / "loop").symlink_to(inputs / "loop")
+    for file in pairs.iterdir():
+        (inputs / "deep/export/before").mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, inputs / "deep/export/before")
+    (inputs / "phone").mkdir()
+    (inputs / "phone/a_start.HEIC").write_bytes(b"the report says what to do with it")
+    offered = choices(client)
+    assert {pairs.name, "deep", "phone"} <= set(offered)
+    assert not {"3d", "texts", "nested", "loop"} & set(offered)
+
+
 def test_the_preview_gives_counts_and_pictures_that_the_page_can_show(client, pairs):
     (pairs / "photo002_end.jpg").unlink(missing_ok=True)
     (pairs / "photo002_end.png").unlink(missing_ok=True)
