@@ -1,0 +1,108 @@
+"""To whom a training tells what, over the server's own websocket."""
+import asyncio
+import contextlib
+import json
+import re
+import struct
+import uuid
+
+import aiohttp
+import pytest
+from running import node
+
+from client import TEXT, GraphError
+
+SMALL = {"folder": "samples/background-removal-held-out", "resolution": 64}
+STEP = re.compile(r"step (\d+)/\d+  loss \d+\.\d{4}(?:  (\d+:)?\d+:\d\d left)?$")
+
+
+async def _listen(client, name, heard, ready):
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{client.url}/ws?clientId={name}") as socket:
+        ready.set()
+        async for message in socket:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                if struct.unpack(">I", message.data[:4])[0] == TEXT:
+                    heard.append(message.data[8:].decode())
+            elif (event := json.loads(message.data))["type"] == "pairlora_train":
+                heard.append(event["data"])
+
+
+@pytest.fixture
+def heard(client):
+    """`heard(act, name)`: what a client of that name hears while `act` runs."""
+
+    async def listen(act, name):
+        texts, ready = [], asyncio.Event()
+        listener = asyncio.create_task(_listen(client, name, texts, ready))
+        await ready.wait()
+        with contextlib.suppress(GraphError):
+            await asyncio.to_thread(act)
+        await asyncio.sleep(1)
+        listener.cancel()
+        return texts
+
+    return lambda act, name=None: asyncio.run(listen(act, name or uuid.uuid4().hex))
+
+
+def run_as(client, graph, name, workflow=None):
+    """Queue for the client ``name`` (None: for nobody) and wait for the end."""
+    body = {"prompt": graph.prompt, **({"client_id": name} if name else {})}
+    if workflow:
+        body["extra_data"] = {"extra_pnginfo": {"workflow": {"id": workflow}}}
+    prompt = client.post("/prompt", body)["prompt_id"]
+    while prompt not in (history := client.get(f"/history/{prompt}")):
+        asyncio.run(asyncio.sleep(0.3))
+    return history[prompt]
+
+
+def test_only_the_client_that_queued_is_told(client, training, heard):
+    graph = training(SMALL, name="told_to_one")
+    texts = []
+    assert not heard(lambda: client.run(graph.prompt, lambda node, text: texts.append(text)))
+    assert any(text.startswith("step ") for text in texts) and "told_to_one.safetensors: 6 samples" in texts[-1]
+
+
+def test_a_prompt_of_no_client_is_told_to_nobody(client, training, heard):
+    assert not heard(lambda: run_as(client, training(SMALL, name="told_to_nobody"), None))
+
+
+def test_a_page_gets_events_of_its_own_and_may_ask_again(client, training, heard):
+    graph, page, workflow = training(SMALL, name="told_to_a_page"), uuid.uuid4().hex, uuid.uuid4().hex
+    assert client.get("/pairlora/told", workflow=workflow, client=page) == {"told": []}
+    words = heard(lambda: run_as(client, graph, page, workflow), page)
+    assert words and all(isinstance(word, dict) for word in words), "no text that ComfyUI draws on whatever is open"
+    assert {(word["workflow"], word["node"]) for word in words} == {(workflow, graph.train)}
+    assert [word["ended"] for word in words] == [False] * (len(words) - 1) + [True]
+    for asking in (page, "another page"):
+        assert client.get("/pairlora/told", workflow=workflow, client=asking) == {"told": [words[-1]]}
+    assert client.get("/pairlora/told", workflow="another", client=page) == {"told": []}
+
+
+def test_the_report_is_an_output_that_the_history_keeps(client, training):
+    graph = training(SMALL, name="kept")
+    for _ in range(2):  # the second time it is cached
+        outputs = run_as(client, graph, uuid.uuid4().hex)["outputs"]
+        assert "kept.safetensors: 6 samples" in outputs[graph.train]["text"][0]
+
+
+def test_an_error_is_the_last_that_is_told(client, training, heard):
+    graph, name = training(SMALL, name="told_of_an_error"), uuid.uuid4().hex
+    graph.prompt[graph.train]["inputs"]["model"] = ["sd3", 0]
+    graph.prompt["sd3"] = node("PairLoRATestNoReferences")
+    client.get("/pairlora/told", workflow="w", client=name)
+    last = heard(lambda: run_as(client, graph, name), name)[-1]
+    assert last["ended"] and last["failed"]
+    assert re.match(r"Failed( \(encoding 1/6\))?: This model \(SD3\) takes no reference images", last["text"])
+
+
+def test_the_log_has_the_report_and_some_steps_and_no_time_is_left_before_it_is_known(client, server, training):
+    texts = []
+    client.run(training(SMALL, name="logged", steps=120).prompt, lambda node, text: texts.append(text))
+    log = server.server.log.read_text(encoding="utf-8")
+    assert "PairLoRA: logged.safetensors: 6 samples, 120 steps" in log
+    logged = re.findall(r"PairLoRA: step (\d+)/120  loss", log)
+    assert logged == ["50", "100", "120"]
+    steps = [text for text in texts if text.startswith("step ")]
+    assert all(STEP.match(text) for text in steps)
+    assert not any(text.endswith("left") for text in steps[:2]) and steps[-1].endswith("left")
+    assert len({text.split()[1] for text in steps[:20]}) == 20, "short trainings are told whole"
