@@ -96,7 +96,7 @@ def run(folder: Path, options: argparse.Namespace) -> None:
 
     def pixels() -> None:
         with Cache(folder.parent / "cache.sqlite") as cache:
-            dataset.read_pixels(report, cache, lambda done, total: None)
+            dataset.read_pixels(report, reading, cache, lambda done, total: None)
 
     images = 2 * len(report.found.samples)
     for what in ("pixels, the first time", "pixels, from the cache"):

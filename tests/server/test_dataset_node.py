@@ -226,7 +226,7 @@ def test_an_entry_of_the_input_folder_that_cannot_be_read_hides_nothing_else(cli
         (inputs / name).unlink()
 
 
-NOWHERE = "a link that leads nowhere, or not an ordinary file"
+NOWHERE = "a link that leads nowhere, or no file that can be read"
 
 
 def test_a_zip_is_a_dataset_and_its_other_files_are_named(client, server, training, pairs):

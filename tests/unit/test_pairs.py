@@ -98,7 +98,8 @@ def test_every_unused_file_is_named_with_its_reason(pairs, tmp_path):
         "a.jpg": "the name ends neither in _start nor in _end; call it a_start.jpg or a_end.jpg",
         ".DS_Store": "hidden, or a file of the operating system",
         "g.zip": "an archive; choose it itself, or unpack it",
-        "more": "a folder; only the files of one folder make a dataset",
+        "more": "a folder; only the files of one folder make a dataset; put its files beside the others, as NAME_start1 or "
+        "the like, to use them",
         "_end.png": "there is no name in front of _end; call it photo001_end.png",
         "h_start1.png": "no h_start image",
         "h_end.png": "no h_start image",
@@ -242,12 +243,19 @@ AI_TOOLKIT = ["control_1/a.png", "control_2/a.jpg", "targets/a.png", "targets/a.
     (["a_start.png", "a_end.png", "captions/a.txt"], ["a_start.png", "a_end.png", "captions/a.txt"]),
     (["a_start.png", "a_end.png", "a.caption"], ["a_start.png", "a_end.png", "a.caption"]),
     (["images/a.png", "captions/a.txt"], ["images/a.png", "captions/a.txt"]),
+    (["control/a.png", "a.png", "a.txt"], ["control/a.png", "a.png", "a.txt"]),  # control_path within folder_path
+    (["control/a.png", "control2/a.png", "a.png"], ["control/a.png", "control2/a.png", "a.png", None]),
     (["a_start.jpg", "a_start2.jpg", "a_end.jpg", "a.txt"], ["a_start.jpg", "a_start2.jpg", "a_end.jpg", "a.txt"]),  # fal
 ])  # fmt: skip
 def test_the_layouts_of_other_trainers_are_read_as_they_are(pairs, tmp_path, files, meant):
     samples, messages = read(pairs, tmp_path, *files)
     assert samples == {"a": meant}
     assert not [message for message in messages if not message.startswith("note: ")]
+
+
+def test_a_folder_of_originals_beside_images_makes_no_pairs(pairs, tmp_path):
+    samples, messages = read(pairs, tmp_path, "original/a.png", "a.png", "a.txt")
+    assert samples == {"a": ["a.png", "a.txt"]} and "original (put its files" in messages[0]
 
 
 def test_several_folders_of_inputs_keep_their_order(pairs, tmp_path):
@@ -297,7 +305,8 @@ def test_what_a_list_does_not_name_or_names_in_vain_is_told(pairs, tmp_path):
     assert messages == [
         *(f"error: metadata.jsonl, entry {i}: there is no image {rows[i - 1]['image']!r} in this folder" for i in (2, 3, 4)),
         "warning: c.png is not used: metadata.jsonl does not name it",
-        "warning: more is not used: a folder; only the files of one folder make a dataset",
+        "warning: more (put its files beside the others, as NAME_start1 or the like, to use them) is not used: a folder; "
+        "only the files of one folder make a dataset",
     ]
 
 
@@ -322,7 +331,7 @@ def test_links_that_lead_nowhere_are_named(pairs, tmp_path):
     (tmp_path / "b_start.png").symlink_to(tmp_path / "gone.png")
     (tmp_path / "c_end.png").symlink_to(tmp_path / "c_end.png")
     (tmp_path / "round").symlink_to(tmp_path / "round")
-    found, reason = pairs.match(tmp_path), "a link that leads nowhere, or not an ordinary file"
+    found, reason = pairs.match(tmp_path), "a link that leads nowhere, or no file that can be read"
     assert list(names(found)) == ["a"]
     assert dict(found.unused) == dict.fromkeys(["b_start.png", "c_end.png", "round"], reason)
     assert [f.message for f in found.findings] == [f"b_start.png and c_end.png are not used: {reason}"]
@@ -377,7 +386,7 @@ def test_no_folder(pairs, tmp_path):
 STEMS = st.sampled_from(["a", "A", "b", "a_start", "b_end", "photo1", "photo10", "photo2", "é", "é", "x.y", "a b"])
 ROLES = st.sampled_from(["", "_before", "_after", "_input2", "-start", "_end (1)", "_start", "_START", "_start0", "_start1", "_start2", "_start01", "_start10", "_end", "_End"])
 SUFFIXES = st.sampled_from([".png", ".PNG", ".jpg", ".txt", ".TXT", ".psd", "", ".zip", ".caption", ".heic", ".json"])
-FOLDERS = st.sampled_from(["", "", "", "before/", "after/", "input/", "output/", "deep/er/", "After/", "control_2/", "captions/"])
+FOLDERS = st.sampled_from(["", "", "", "control/", "before/", "after/", "input/", "output/", "deep/er/", "After/", "control_2/", "captions/"])
 TREES = st.sets(st.builds("{}{}{}{}".format, FOLDERS, STEMS, ROLES, SUFFIXES), max_size=25)
 
 

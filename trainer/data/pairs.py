@@ -7,9 +7,9 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 from . import lists
@@ -42,6 +42,7 @@ FOLDER = re.compile(
 OTHER_SIDE = {"start": "end", "before": "after", "input": "output", "control": "target", "source": "target",
               "end": "start", "after": "before", "output": "input", "target": "control"}  # fmt: skip
 INPUT_FOLDERS = {*INPUTS, "reference", "original", "condition", "conditioning"}
+BESIDE_TARGETS = {"control", "reference", "condition", "conditioning"}  # for ai-toolkit they may lie among the targets
 TARGET_FOLDERS = {*TARGETS, "edited", "result", "image"}
 CAPTION_FOLDERS = {"caption", "text", "txt", "prompt"}
 NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>[0-9]{1,4})", re.DOTALL)  # several control images of musubi-tuner
@@ -49,6 +50,7 @@ NUMBERED = re.compile(r"(?P<name>.+)_(?P<number>[0-9]{1,4})", re.DOTALL)  # seve
 BY_SUFFIX = "NAME_start and NAME_end in one folder"
 OTHER_KIND = "images of this kind are not read", "convert it to PNG or JPEG"
 OTHER_TEXT = "captions are called NAME.txt", ""
+OTHER_FOLDER = "a folder; only the files of one folder make a dataset"
 NO_LIST = "no list of images that are in this folder"
 NO_ROLE = "the name ends neither in _start nor in _end"
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -187,10 +189,14 @@ def _match(root: Path, here: "_Listing", depth: int = 0, captions: "tuple[_Listi
     beside = [path for path in inner if _kind(path)[0] in CAPTION_FOLDERS and inner[path].texts]
     captions = (*captions, *map(inner.get, beside))
     best, used = _by_suffix(root, here, captions), beside
-    for befores, after in _siblings(inner):
+    for befores, after in product(_numbered(inner, INPUT_FOLDERS), chain(*_numbered(inner, TARGET_FOLDERS))):
         candidate = _by_folders(root, here, [inner[path] for path in befores], inner[after], captions)
         if len(candidate.samples) > len(best.samples) or not (best.samples or here.images):
             best, used = candidate, [*befores, after, *beside]
+    for befores in _numbered(inner, BESIDE_TARGETS) if here.images else ():
+        candidate = _by_folders(root, here, [inner[path] for path in befores], here, captions)
+        if _worth(candidate) > _worth(best):
+            best, used = candidate, [*befores, *beside]
     others = [path for path in here.folders if path not in used]
     if used is beside and not here.images and len(others) == 1 and others[0] in inner and depth < DEEPEST:
         best, used = _match(root, inner[others[0]], depth + 1, captions), [*used, *others]
@@ -216,18 +222,18 @@ def _match(root: Path, here: "_Listing", depth: int = 0, captions: "tuple[_Listi
     return best
 
 
-def _worth(found: Match) -> tuple[int, bool]:
-    return len(found.samples), any(sample.caption or sample.caption_file for sample in found.samples)
+def _worth(found: Match) -> tuple[int, bool, bool]:
+    samples = found.samples
+    return len(samples), any(sample.starts for sample in samples), any(sample.has_caption for sample in samples)
 
 
 def _miss_folder(found: Match, path: Path, listing: "_Listing | None") -> None:
-    reason = "a folder; only the files of one folder make a dataset"
     if listing is None:
         found.miss(path, "a folder that cannot be read")
     elif listing.images or listing.texts or listing.missed:
-        found.miss(path, reason)
+        found.miss(path, OTHER_FOLDER, "put its files beside the others, as NAME_start1 or the like, to use them")
     else:
-        found.unused.append((found.relative(path), reason))
+        found.unused.append((found.relative(path), OTHER_FOLDER))
 
 
 class _Listing:
@@ -239,18 +245,22 @@ class _Listing:
         self.others: list[tuple[Path, str]] = []
         self.missed: list[tuple[Path, str, str]] = []
         with os.scandir(folder) as entries:
-            for name in sorted((entry.name for entry in entries), key=natural_key):
-                self._add(folder / name)
+            for entry in sorted(entries, key=lambda entry: natural_key(entry.name)):
+                self._add(folder / entry.name, entry)
 
-    def _add(self, path: Path) -> None:
+    def _add(self, path: Path, entry: os.DirEntry) -> None:
         suffix = path.suffix.lower()
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # it may not be looked at, or is a link that leads round in a circle
+            is_folder = is_file = False
         if path.name.startswith(".") or path.name.lower() in CLUTTER:
             self.others.append((path, HIDDEN))
-        elif os.path.isdir(path):
+        elif is_folder:
             self.folders.append(path)
-        elif not os.path.isfile(path):  # also what may not be looked at, and a link that leads round in a circle
+        elif not is_file:
             reading = suffix in IMAGE_SUFFIXES or suffix in CAPTION_SUFFIXES
-            reason = "a link that leads nowhere, or not an ordinary file"
+            reason = "a link that leads nowhere, or no file that can be read"
             self.missed.append((path, reason, "")) if reading else self.others.append((path, reason))
         elif suffix in CAPTION_SUFFIXES:
             self.texts.append(path)
@@ -285,14 +295,12 @@ def _kind(folder: Path) -> tuple[str, int]:
     return (kind["word"].lower(), int(kind["number"] or 0)) if kind else ("", 0)
 
 
-def _siblings(inner: dict[Path, _Listing]) -> Iterator[tuple[list[Path], Path]]:
-    """Every folder of inputs, with those that differ from it in their number, with every folder of targets."""
+def _numbered(inner: Iterable[Path], words: set[str]) -> list[list[Path]]:
+    """The folders that are called one of ``words``: for each, those that differ in their number, in its order."""
     groups = defaultdict(list)
-    for path in inner:
+    for path in sorted(inner, key=lambda path: _kind(path)[1]):
         groups[_kind(path)[0]].append(path)
-    befores = [sorted(groups[word], key=lambda path: _kind(path)[1]) for word in groups if word in INPUT_FOLDERS]
-    afters = [path for word in groups if word in TARGET_FOLDERS for path in groups[word]]
-    return product(befores, afters)
+    return [groups[word] for word in groups if word in words]
 
 
 def _stem(path: Path) -> str:
@@ -398,30 +406,37 @@ def _name_rest(found: Match, listing: _Listing, images: list[Path]) -> None:
 def _by_folders(
     root: Path, here: _Listing, befores: list[_Listing], after: _Listing, captions: tuple[_Listing, ...]
 ) -> Match:
-    """Folders of equal names, the inputs' in order; of one name there may be several inputs, `NAME_0`, `NAME_1`, ..."""
+    """Folders of equal names, the inputs' in order; of one name there may be several inputs, `NAME_0`, `NAME_1`, ...
+    The targets may lie in ``here`` itself."""
     found, groups = Match(root), defaultdict(_Group)
-    places = listed([found.relative(listing.folder) for listing in (*befores, after)])
+
+    def place(listing: _Listing) -> str:
+        return found.relative(listing.folder) if listing.folder != root else "the folder itself"
+
+    places = listed([place(listing) for listing in (*befores, after)])
     found.layout = f"equal names in {places}"
     inputs, targets = ({_stem(path) for path in images} for images in (befores[0].images, after.images))
     for path in after.images:
         groups[_base(_stem(path), inputs)[0]].images[END].append(path)
-    for place, listing in enumerate(befores):
+    for i, listing in enumerate(befores):
         for path in listing.images:
             name, number = _base(_stem(path), targets, NUMBERED)
-            groups[name].images[place, number].append(path)
+            groups[name].images[i, number].append(path)
     for group in groups.values():  # what is only in the second folder stays the second
         group.number_inputs(int(all(role[0] for role in group.images if role != END)))
     for listing in (*befores, after):
-        _name_rest(found, listing, [])
+        if listing is not here:
+            _name_rest(found, listing, [])
     for listing in captions:
         _name_rest(found, listing, listing.images)
-    for path in here.images:
+    for path in here.images if after is not here else ():
         found.miss(path, f"outside {places}")
-    ordered = [(i, path) for i, listing in enumerate((after, *captions, *befores, here)) for path in listing.texts]
+    listings = dict.fromkeys((after, *captions, *befores, here))  # each once
+    ordered = [(i, path) for i, listing in enumerate(listings) for path in listing.texts]
     _add_captions(found, groups, [(i, _base(_stem(path), set(groups))[0], path) for i, path in ordered])
 
     def named(name: str, role: str) -> str:
-        return f"{name} image in {found.relative((after if role == END else befores[0]).folder)}"
+        return f"{name} image in {place(after if role == END else befores[0])}"
 
     _build(found, groups, named)
     return found
