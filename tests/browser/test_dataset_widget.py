@@ -84,7 +84,7 @@ def test_the_node_shows_counts_and_a_contact_sheet_of_the_folder(page, node):
     assert node.locator("figure").count() == 24
     assert "photo001 put on the glasses and the hat" in node.locator("figure").first.inner_text()
     assert all(width > 3 * height > 0 for width, height in strips(node)), "three inputs, an arrow and the target"
-    assert widget_values(page) == ["samples/try-on", "", "", 128, "white", False, ""], "the sheet is saved nowhere"
+    assert widget_values(page) == ["samples/try-on", "", "", 128, "as LoadImage", False, ""], "the sheet is saved nowhere"
     prompt = page.evaluate("app.graphToPrompt()")["output"]
     assert set(next(iter(prompt.values()))["inputs"]) == {
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"
@@ -109,7 +109,7 @@ def test_a_queue_checks_the_pixels_and_shows_what_it_found(page, node, server):
     shutil.copy(folder / "a_start.png", folder / "a_end.png")
     choose(page, path=str(folder), resolution=64)
     wait_for(node, "queue to check the images")
-    assert not node.locator("td.pairlora-warning").count()
+    assert node.locator("td.pairlora-warning").count() == 1, "there are no captions"
     page.evaluate("app.queuePrompt(0)")
     wait_for(node, "the input and the target are the same picture")
     assert "queue to check the images" not in node.inner_text()
