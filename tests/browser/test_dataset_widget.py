@@ -152,7 +152,7 @@ def test_a_folder_is_uploaded_with_a_progress_bar_and_chosen(page, node, server,
     assert (server.base / "input" / name / "large_end.bmp").read_bytes() == (folder / "large_end.bmp").read_bytes()
     assert page.evaluate("window.seen.length"), "the progress bar was never there"
     assert node.locator("progress").is_hidden(), "it goes when the upload is done"
-    assert node.get_by_text("1 files of the upload were left out").count()
+    assert node.get_by_text("1 file of the upload was left out").count()
 
 
 def test_a_zip_is_uploaded_and_a_second_one_of_its_name_gets_another_folder(page, node, server, tmp_path):
@@ -170,11 +170,137 @@ def test_a_zip_is_uploaded_and_a_second_one_of_its_name_gets_another_folder(page
     assert len(set(chosen)) == 2 and all((server.base / "input" / name / "dog_end.png").is_file() for name in chosen)
 
 
-def test_a_refused_upload_says_why(page, node, tmp_path):
+def test_a_refused_upload_says_why_and_leaves_the_sheet_of_the_chosen_folder(page, node, tmp_path):
+    choose(page, folder="samples/try-on", resolution=128)
+    wait_for(node, "24 pairs, 3 inputs each, 24 captions")
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 no zip at all")
     upload(page, node, "Upload zip", tmp_path / "broken.zip")
     wait_for(node, "broken.zip")
-    assert node.locator(".pairlora-error").count()
+    page.wait_for_timeout(5000)  # it stays when the folder is looked at again
+    assert node.locator(".pairlora-error", has_text="broken.zip").count()
+    assert node.locator("figure").count() == 24
+
+
+def test_every_dataset_node_knows_an_uploaded_folder(page, node, tmp_path):
+    """Also one in a subgraph and one made later."""
+    page.evaluate("""() => {
+        for (const x of [560, 1040]) {
+            const other = LiteGraph.createNode("PairLoRADataset");
+            other.pos = [x, 90];
+            app.graph.add(other);
+        }
+        app.graph.convertToSubgraph(new Set([app.graph.nodes.at(-1)]));
+    }""")
+    folder = pairs(tmp_path / f"known {time.time_ns()}", "a")
+    upload(page, node.first, "Upload folder", folder)
+    wait_for(node, "1 pair, 1 input each, 0 captions")
+    known = page.evaluate("""() => [
+        ...[app.graph, ...app.graph.subgraphs.values()].flatMap(({nodes}) => nodes), LiteGraph.createNode("PairLoRADataset"),
+    ].filter(({type}) => type === "PairLoRADataset").map(({widgets}) => widgets[0].options.values)""")
+    assert len(known) == 4 and all(widget_values(page)[0] in values for values in known)
+
+
+def test_a_file_changed_on_disk_is_seen_without_a_queue(page, node, server):
+    folder = pairs(server.base / "input" / f"edited {time.time_ns()}", "a", "b")
+    (folder / "a.txt").write_text("first words")
+    choose(page, path=str(folder), resolution=64)
+    wait_for(node, "a first words")
+    (folder / "a.txt").write_text("second words")
+    wait_for(node, "a second words")
+    page.evaluate("app.queuePrompt(0)")
+    node.get_by_text("queue to check the images").wait_for(timeout=20_000, state="detached")
+    page.wait_for_timeout(5000)
+    assert "queue to check the images" not in node.inner_text(), "nothing has changed since"
+    (folder / "b.txt").write_text("third words")
+    wait_for(node, "b third words")
+    assert "queue to check the images" in node.inner_text()
+
+
+def test_what_strict_stops_at_stands_in_the_node(page, node, server):
+    folder = pairs(server.base / "input" / f"strict {time.time_ns()}", "a", "b")
+    (folder / "b_end.png").write_bytes(b"no image")
+    choose(page, path=str(folder), resolution=64, strict=True)
+    wait_for(node, "queue to check the images")
+    page.evaluate("app.queuePrompt(0)")
+    node.locator(".pairlora-error", has_text="b_end.png cannot be read as an image").first.wait_for(timeout=20_000)
+    page.keyboard.press("Escape")  # ComfyUI's own dialog
+    assert "queue to check the images" not in node.inner_text()
+    assert node.locator("figure").count() == 2, "the sheet stays"
+    choose(page, strict=False)
+    wait_for(node, "queue to check the images")
+
+
+def test_another_workflow_does_not_show_what_was_queued_before(page, node, server):
+    folder = pairs(server.base / "input" / f"mine {time.time_ns()}", "a", "b")
+    choose(page, path=str(folder), resolution=64)
+    wait_for(node, "2 pairs")
+    number = page.evaluate("app.graph.nodes[0].id")
+    page.evaluate("app.queuePrompt(0)")
+    page.evaluate("""async id => {
+        const graph = app.graph.serialize();
+        graph.nodes[0].widgets_values[6] = "";
+        graph.nodes[0].widgets_values[0] = "samples/try-on";
+        await app.loadGraphData(graph);
+    }""", number)
+    wait_for(node, "24 pairs, 3 inputs each")
+    page.wait_for_timeout(3000)
+    assert "2 pairs" not in node.inner_text() and node.locator("figure").count() == 24
+
+
+THEMES = ("dark", "light", "arc", "nord", "solarized", "github")
+CONTRAST = """root => {
+    const context = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+    const over = colours => {  // what is seen of colours painted over each other
+        context.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const luminance = rgb => {
+        const [r, g, b] = rgb.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const own = element => [...element.childNodes].some(child => child.nodeType === 3 && child.data.trim());
+    const found = {};
+    for (const element of root.querySelectorAll("*")) {
+        if (!own(element) || !element.checkVisibility()) continue;
+        const layers = [];
+        let opacity = 1;
+        for (let at = element; at; at = at.parentElement) {
+            layers.unshift(getComputedStyle(at).backgroundColor);
+            if (root.contains(at)) opacity *= getComputedStyle(at).opacity;
+        }
+        const behind = over(layers), text = over([...layers, getComputedStyle(element).color]);
+        const seen = text.map((v, i) => opacity * v + (1 - opacity) * behind[i]);
+        const [dark, light] = [luminance(behind), luminance(seen)].sort((a, b) => a - b);
+        found[`${element.tagName} ${element.className}`] = (light + 0.05) / (dark + 0.05);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_text_can_be_read_in_every_theme(page, node, server, theme):
+    folder = server.base / "input/contrast"
+    if not folder.exists():
+        pairs(folder, "a", "b")
+        shutil.copy(folder / "a_start.png", folder / "a_end.png")
+        shutil.copy(folder / "a_start.png", folder / "alone_start.png")
+        (folder / "a.txt").write_text("words")
+    page.evaluate("app.graph.nodes[0].bgcolor = app.graph.nodes[0].color = '#888888'")  # as a user may have chosen
+    page.evaluate("theme => app.extensionManager.setting.set('Comfy.ColorPalette', theme)", theme)
+    try:
+        choose(page, path=str(folder), resolution=64)
+        page.evaluate("app.queuePrompt(0)")
+        wait_for(node, "same picture")
+        page.evaluate("root => root.append(Object.assign(document.createElement('p'), {className: 'pairlora-note', textContent: 'x'}))",
+                      node.element_handle())  # fmt: skip
+        page.wait_for_timeout(1000)
+        contrast = page.evaluate(CONTRAST, node.element_handle())
+        kinds = {level for level in ("error", "warning", "note") if any(f"pairlora-{level}" in key for key in contrast)}
+        assert kinds == {"error", "warning", "note"} and len(contrast) > 8
+        assert {key: value for key, value in contrast.items() if value < 4.5} == {}
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.ColorPalette', 'dark')")
 
 
 def test_a_loaded_workflow_fills_its_dataset_nodes_and_so_does_the_next(page, renderer):

@@ -23,7 +23,7 @@ def panel(page, renderer):
 
 
 def wait_for(panel, text):
-    panel.get_by_text(text).first.wait_for(timeout=60_000)
+    panel.get_by_text(text).first.wait_for(timeout=120_000)
 
 
 def unique(name):
@@ -40,10 +40,10 @@ def texts_of_nodes(page):
 
 
 def test_progress_and_report_are_shown_and_come_back(page, panel):
-    load(page, training(unique("shown"), 40))
+    load(page, training(unique("shown"), 10))
     wait_for(panel, "Progress and the report appear here.")
     queue(page)
-    wait_for(panel, re.compile(r"step \d+/40  loss \d"))
+    wait_for(panel, re.compile(r"step \d+/10  loss \d"))
     wait_for(panel, REPORT)
     report = panel.inner_text()
     assert page.evaluate("app.graph.getNodeById(4).widgets.map(({name}) => name)") == ["steps", "learning_rate", "name", "progress"]
@@ -54,7 +54,7 @@ def test_progress_and_report_are_shown_and_come_back(page, panel):
     wait_for(panel, re.compile(r"step \d+/"))
     page.evaluate("fetch('/api/interrupt', {method: 'POST'})")
     wait_for(panel, re.compile(rf"^Cancelled \(step \d+/{ENDLESS}\)$"))
-    set_widget(page, 4, "steps", 40)
+    set_widget(page, 4, "steps", 10)
     queue(page)  # cached
     wait_for(panel, REPORT)
     assert panel.inner_text() == report
@@ -113,7 +113,7 @@ def test_what_stopped_it_is_shown(page, panel):
     train["inputs"][0]["link"] = 99
     load(page, graph)
     queue(page)
-    wait_for(panel, re.compile(r"^Failed \(encoding 1/6\): This model \(SD3\) takes no reference images"))
+    wait_for(panel, re.compile(r"^Failed( \(encoding 1/6\))?: This model \(SD3\) takes no reference images"))
 
 
 def test_every_dropdown_knows_the_new_lora(page, panel):
