@@ -1,4 +1,5 @@
 """Decoding images and bringing the images of a sample onto one grid."""
+import hashlib
 import io
 import itertools
 import math
@@ -128,12 +129,12 @@ def header(path: Path) -> Header:
 @lru_cache(maxsize=64)  # a dataset has one or two
 def _shown(profile: bytes) -> tuple[str, tuple[int, ...]]:
     """The name of a colour profile and what it makes of some colours, in sRGB; nothing where that is sRGB itself, or
-    the profile is broken. What is not RGB or grey has the profile itself in place of the colours."""
+    the profile is broken. What is not RGB or grey has a hash of the profile in place of the colours."""
     try:
         theirs = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         name, space = ImageCms.getProfileDescription(theirs).strip(), theirs.profile.xcolor_space.strip()
         if (mode := {"RGB": "RGB", "GRAY": "L"}.get(space)) is None:
-            return name, tuple(profile)
+            return name, tuple(hashlib.sha256(profile).digest())
         colours = Image.frombytes("RGB", (len(COLOURS), 1), bytes(sum(COLOURS, ()))).convert(mode)
         plain = tuple(colours.convert("RGB").tobytes())
         seen = ImageCms.profileToProfile(colours, theirs, ImageCms.createProfile("sRGB"), outputMode="RGB")
