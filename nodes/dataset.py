@@ -57,13 +57,6 @@ def may_hold_images(folder: Path) -> bool:
     return False
 
 
-class Choices(list):
-    """Entries of a dropdown that ComfyUI does not check: a typed path may stand in for a folder that is gone."""
-
-    def __contains__(self, value) -> bool:
-        return True
-
-
 def resolve(folder: str, path: str = "") -> Path:
     """The folder or zip meant by an entry of the dropdown or, if not empty, by a typed path; raises DatasetError when
     there is none. A relative path lies in ComfyUI's input folder."""
@@ -162,6 +155,13 @@ def preview(
 
 def called(chosen: Path) -> str:
     return printable(str(chosen))
+
+
+class Choices(list):
+    """Entries of a dropdown that ComfyUI does not check: a typed path may stand in for a folder that is gone."""
+
+    def __contains__(self, value) -> bool:
+        return True
 
 
 class PairLoRADataset(io.ComfyNode):
