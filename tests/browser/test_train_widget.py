@@ -135,3 +135,13 @@ def test_every_dropdown_knows_the_new_lora(page, panel):
     load(page, graph)
     new = page.evaluate("LiteGraph.createNode('LoraLoaderModelOnly').widgets[0].options.values")
     assert f"{name}.safetensors" in new, "nodes of later workflows know it too"
+
+
+def test_a_training_in_a_subgraph_is_shown_on_its_node(page, renderer):
+    load(page, training(unique("inside"), 3))
+    page.evaluate("app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(({type}) => type === 'PairLoRATrain')))")
+    text = """() => [...app.graph.subgraphs.values()].flatMap(({nodes}) => nodes).find(({type}) => type === "PairLoRATrain")
+        .widgets.find(({name}) => name === "progress").element.textContent"""
+    assert page.evaluate(text) == "Progress and the report appear here."
+    queue(page)
+    page.wait_for_function(f"({text})().includes('.safetensors: 6 samples')", timeout=120_000)
