@@ -25,6 +25,7 @@ from . import encoding
 from .data.dataset import PairedDataset
 from .data.names import safe_name
 from .data.pairs import DatasetError
+from .data.text import counted
 from .host import apply, families, memory
 from .host.collect import CollectedDataset
 from .host.fingerprint import fingerprint
@@ -265,7 +266,7 @@ def train_once(
             name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph
         ))  # fmt: skip
     report = (
-        f"{len(samples)} samples, {steps} steps of {settings.batch_size}, rank {settings.rank}, learning rate "
+        f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.batch_size}, rank {settings.rank}, learning rate "
         f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )

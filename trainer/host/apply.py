@@ -8,6 +8,8 @@ import comfy.sd
 import comfy.utils
 import torch
 
+from ..data.text import counted
+
 
 def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the LoRA on it; the given one stays as it is."""
@@ -32,7 +34,7 @@ def check_loads(
     layers = added(model, with_lora(model, lora, 1.0))
     used = {key for parts in layers.values() for _, patch, *_ in parts for key in getattr(patch, "loaded_keys", ())}
     if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
-        raise RuntimeError(f"{file}: ComfyUI would not load {len(unused)} keys, first {unused[0]}. Please report it.")
+        raise RuntimeError(f"{file}: ComfyUI would not load {counted(len(unused), 'key')}, first {unused[0]}. Please report it.")
     if 2 * len(layers) != len(trained):
         raise RuntimeError(f"{file}: ComfyUI changes {len(layers)} layers, training {len(trained) // 2}. Please report it.")
     return layers

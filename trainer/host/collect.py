@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..data.dataset import About
+from ..data.text import counted
 from .encode import Encoded, copied, tensors
 from .fingerprint import summary
 
@@ -44,7 +45,7 @@ def collect(conditionings: list[list], latents: list[dict]) -> CollectedDataset:
         conditionings = conditionings * len(latents)
     if len(conditionings) != len(latents):
         raise ValueError(
-            f"There are {len(conditionings)} conditionings and {len(latents)} latents; connect one of each for every "
+            f"There are {counted(len(conditionings), 'conditioning')} and {counted(len(latents), 'latent')}; connect one of each for every "
             "sample, or a single conditioning for all."
         )
     return CollectedDataset(tuple(map(_sample, range(1, len(latents) + 1), latents, conditionings)))
