@@ -71,7 +71,7 @@ def test_the_fingerprint_is_of_the_content(zoo, collect):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda c, l: c.append(c[0]), "2 conditionings and 1 latents"),
+        (lambda c, l: c.append(c[0]), "2 conditionings and 1 latent;"),
         (lambda c, l: (c.clear(), l.clear()), "no samples to collect"),
         (lambda c, l: l[0].update(samples=l[0]["samples"].repeat(2, 1, 1, 1)), "sample 1 holds 2 images"),
         (lambda c, l: l[0].update(noise_mask=torch.ones(1, 8, 8)), "sample 1 has a mask"),
