@@ -14,7 +14,8 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch.utils.checkpoint import checkpoint
 
-from . import attention, compat
+from . import attention, compat, own_forwards
+from .own_forwards import ordinary
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -34,19 +35,25 @@ class FrozenLinear(torch.autograd.Function):
             return (grad @ weight).to(ctx.dtype), None, None
 
 
-def frozen(module: torch.nn.Module):
-    """The forward of a Linear, without a gradient for its weight.
+def frozen(module: torch.nn.Module, plain):
+    """``plain``, a forward of a Linear, without a gradient for its weight.
 
     What comes in front of all LoRA layers needs no gradient at all, and some models update it in place (OmniGen2), which
     a view made by an autograd function does not allow.
     """
-    forward = plain = module.forward
+    forward = plain
     if getattr(module.weight, "dtype", None) == torch.float8_e4m3fn:  # with --fast it clamps its input in place
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             return plain(x.clone())
 
-    return lambda x: FrozenLinear.apply(x, module, forward) if x.requires_grad else forward(x)
+    def run(x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            return FrozenLinear.apply(x, module, forward)
+        with torch.no_grad():
+            return forward(x)
+
+    return run
 
 
 def is_linear(module: torch.nn.Module) -> bool:
@@ -84,11 +91,6 @@ def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
     Each is replaced by a tensor on the same storage, so nothing is copied; the original objects return on the way out.
     """
 
-    def alias(t: torch.Tensor) -> torch.Tensor:
-        return torch.empty(0, dtype=t.dtype, device=t.device).set_(
-            t.untyped_storage(), t.storage_offset(), t.size(), t.stride()
-        )
-
     replaced = []
     try:
         for module in model.modules():
@@ -96,7 +98,7 @@ def usable_by_autograd(model: torch.nn.Module) -> Iterator[None]:
                 for name, tensor in tensors.items():
                     if is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad) and tensor.device.type != "meta":
                         replaced.append((tensors, name, tensor))
-                        tensors[name] = torch.nn.Parameter(alias(tensor), requires_grad=False) if wrap else alias(tensor)
+                        tensors[name] = torch.nn.Parameter(ordinary(tensor), requires_grad=False) if wrap else ordinary(tensor)
                         tensors[name].__dict__.update(tensor.__dict__)  # newer hosts note there what to cast it to
         yield
     finally:
@@ -109,8 +111,8 @@ def lasting_weights() -> Iterator[None]:
     """Let autograd save the weights that ComfyUI casts, moves or patches for one call of a layer.
 
     Newer hosts move them through buffers that belong to inference mode and to the next layer as well, so autograd would
-    refuse them, or find another layer's weights at backward. Norms and convolutions get copies of their own; Linears
-    save none (FrozenLinear).
+    refuse them, or find another layer's weights at backward. Norms, convolutions and Linears that are not frozen get
+    copies of their own; FrozenLinear saves none.
     """
     fetch, let_go = comfy.ops.cast_bias_weight, comfy.ops.uncast_bias_weight
     fetched: dict[torch.nn.Module, tuple] = {}  # until the layer has run: another stream may still be writing them
@@ -125,7 +127,7 @@ def lasting_weights() -> Iterator[None]:
     def fetch_to_keep(module: torch.nn.Module, *args, **kwargs):
         with torch.inference_mode():
             weight, bias, *stream = fetch(module, *args, **kwargs)
-        if is_linear(module):
+        if not torch.is_grad_enabled():  # within FrozenLinear
             return weight, bias, *stream
         if stream and stream[0] is not None:
             fetched[module] = weight, bias
@@ -201,15 +203,15 @@ def checkpointed(model: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, checkpointing: bool) -> Iterator[None]:
     """Everything above around a training loop on a ComfyUI ``model`` whose weights stay as they are."""
-    linears = {m: frozen(m) for m in diffusion_model.modules() if is_linear(m) and "forward" not in m.__dict__}
+    dtype, device = model.manual_cast_dtype or model.get_dtype(), model.device
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(compat.training_mode())
         stack.enter_context(attention.differentiable())
         stack.enter_context(usable_by_autograd(model))
-        stack.enter_context(replaced_forwards(linears))
         stack.enter_context(lasting_weights())
+        stack.enter_context(own_forwards.differentiable(diffusion_model, is_linear, frozen, dtype, device))
         stack.enter_context(out_of_place_updates())
         if checkpointing:
             stack.enter_context(checkpointed(diffusion_model))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..host.autograd import blocks, frozen, is_linear, replaced_forwards
+from ..host.autograd import blocks, is_linear, replaced_forwards
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
 NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb", re.IGNORECASE)
@@ -34,7 +34,6 @@ class Proxy(torch.nn.Linear):
         self.in_features, self.out_features = module.in_features, module.out_features
         self.weight = torch.nn.Parameter(torch.zeros(()).expand(self.out_features, self.in_features), False)
         self.bias = None
-        self.run = frozen(module)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run(x)
@@ -173,7 +172,10 @@ class LoraLayers:
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
-        """The model computes with the layers while this is open."""
+        """The model computes with the layers while this is open, in front of the forwards that it then has."""
+        for path, layer in self.layers.items():
+            layer.original_forward, layer.saves_ordinary_tensors = self.modules[path].forward, True  # see own_forwards
+            layer.base_layer.run = lambda x, layer=layer: layer.original_forward(x)
         with replaced_forwards({m: types.MethodType(with_lora, self.layers[path]) for path, m in self.modules.items()}):
             yield
 
