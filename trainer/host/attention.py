@@ -6,6 +6,7 @@ Macs, older Intel) it computes all scores at once: 11 GB a block for FLUX.1 at 1
 """
 import contextlib
 import sys
+import types
 from collections.abc import Iterator
 
 import comfy.ldm.modules.attention as comfy_attention
@@ -14,6 +15,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch.nn.attention import SDPBackend
 from torch.utils.checkpoint import checkpoint
 
+NAMES = "optimized_attention", "optimized_attention_masked"  # of ComfyUI's choice, in every module that uses it
 SCORES = 2**26  # attention scores computed at a time where no kernel is fused: 256 MiB in float32
 
 
@@ -67,18 +69,13 @@ def differentiable() -> Iterator[None]:
 
         return call
 
-    kernels = {comfy_attention.optimized_attention, comfy_attention.optimized_attention_masked}
-    replacements = {id(kernel): (kernel, overriding(kernel)) for kernel in kernels}
-    held = [
-        (module, name, *replacements[id(value)])
-        for module in list(sys.modules.values())
-        for name, value in list(getattr(module, "__dict__", {}).items())
-        if id(value) in replacements and module is not sys.modules[__name__]
-    ]
+    kernels = comfy_attention.optimized_attention, comfy_attention.optimized_attention_masked
+    modules = [module for module in list(sys.modules.values()) if isinstance(module, types.ModuleType)]
+    held = [(m, name, vars(m)[name]) for m in modules for name in NAMES if vars(m).get(name) in kernels]
     try:
-        for module, name, _, replacement in held:
-            setattr(module, name, replacement)
+        for module, name, kernel in held:
+            setattr(module, name, overriding(kernel))
         yield
     finally:
-        for module, name, kernel, _ in held:
+        for module, name, kernel in held:
             setattr(module, name, kernel)
