@@ -68,10 +68,11 @@ def check(model, sample: encode.Encoded) -> None:
     """Load the model and try it once on a sample.
 
     Raises:
-        ValueError: the model cannot take it, or ignores its references.
+        ValueError: the model cannot take it, ignores its references, or has something on it that cannot be trained through.
     """
     memory.load(model, memory.activation_estimate(model, sample, 1, checkpointing=True))
     predicted = forward.trial(model, sample)
+    forward.check_patches(model, sample)
     if sample.references:
         forward.check_reads_references(model, sample, predicted)
     compat.end_phase()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from . import objective
-from .host import forward, memory, sampling
+from .host import compat, forward, memory, sampling
 from .host.autograd import exact_gradients
 from .host.encode import Encoded
 from .host.forward import Conditioned, ModelPatcher
@@ -61,7 +61,7 @@ def train(
         stack.enter_context(lora.attached())
         stack.enter_context(exact_gradients(base, base.diffusion_model, checkpointing))
         forward.check_unchanged(plain, forward.prediction(model, largest))
-        parameters, scale = lora.parameters(), LossScale(forward.compute_dtype(base))
+        parameters, scale = lora.parameters(), LossScale(compat.compute_dtype(base))
         optimizer = torch.optim.AdamW(parameters, learning_rate)  # https://arxiv.org/abs/1711.05101
         generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same noise on every device
         order = shuffled(len(samples), settings.seed)

@@ -26,7 +26,7 @@ from .data.dataset import PairedDataset
 from .data.names import safe_name
 from .data.pairs import DatasetError
 from .data.text import counted
-from .host import apply, families, memory
+from .host import apply, families, memory, patches
 from .host.collect import CollectedDataset
 from .host.fingerprint import fingerprint
 from .host.store import Store
@@ -225,7 +225,9 @@ def train_once(
     family = families.family_of(model.model, base_file, max(about.inputs))
     base, encoders = fingerprint(model), encoding.encoders_fingerprint(clip, vae) if paired else []
     key = identity([base, family.name, families.REVISION, *encoders], dataset.fingerprint, settings, learning_rate)
-    warnings = [families.distilled_warning(family, [base_file, *lora_files])]
+    warnings = [families.distilled_warning(family, [base_file, *lora_files]), *patches.warnings(model)]
+    if patches.strangers(model) and fingerprint(model) != base:
+        warnings.append("What is on the model cannot be known again, so each queue that runs this node trains anew.")
     if paired:
         warnings += [families.release_warning(family, base_file, max(about.inputs)), encoding.caption_warning(clip, dataset)]
     warnings = [warning for warning in warnings if warning]

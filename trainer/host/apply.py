@@ -9,11 +9,13 @@ import comfy.utils
 import torch
 
 from ..data.text import counted
+from .patches import uncompiled
 
 
 def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
     """The MODEL with the LoRA on it; the given one stays as it is."""
-    return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]
+    with uncompiled(model.model):
+        return comfy.sd.load_lora_for_models(model, None, lora, strength, 0)[0]
 
 
 def added(model, patched) -> dict[str, list[tuple]]:

@@ -14,7 +14,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch.utils.checkpoint import checkpoint
 
-from . import attention, compat, own_forwards
+from . import attention, compat, own_forwards, patches
 from .own_forwards import ordinary
 
 
@@ -203,12 +203,14 @@ def checkpointed(model: torch.nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, checkpointing: bool) -> Iterator[None]:
     """Everything above around a training loop on a ComfyUI ``model`` whose weights stay as they are."""
-    dtype, device = model.manual_cast_dtype or model.get_dtype(), model.device
+    diffusion_model = getattr(diffusion_model, "_orig_mod", diffusion_model)
+    dtype, device = compat.compute_dtype(model), model.device
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(compat.training_mode())
         stack.enter_context(attention.differentiable())
+        stack.enter_context(patches.uncompiled(model))
         stack.enter_context(usable_by_autograd(model))
         stack.enter_context(lasting_weights())
         stack.enter_context(own_forwards.differentiable(diffusion_model, is_linear, frozen, dtype, device))

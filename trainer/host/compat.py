@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import comfy.ldm.flux.model
+import comfy.model_base
 import comfy.model_management
 import comfy.ops
 import comfyui_version
@@ -18,6 +19,11 @@ def is_out_of_memory(error: Exception) -> bool:
     """Newer hosts know more errors than torch's own."""
     management = comfy.model_management
     return management.is_oom(error) if hasattr(management, "is_oom") else isinstance(error, management.OOM_EXCEPTION)
+
+
+def compute_dtype(base: comfy.model_base.BaseModel) -> torch.dtype:
+    """What a loaded model computes in, whatever its weights are stored as."""
+    return base.manual_cast_dtype or base.get_dtype()
 
 
 def end_phase() -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import comfy.conds
-import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sampler_helpers
@@ -12,7 +11,7 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from . import attention, compat
+from . import attention, autograd, compat, patches
 from .encode import Encoded, copied
 
 IGNORED = 1e-4  # relative change of a prediction up to which other references have had no effect but noise
@@ -73,18 +72,17 @@ def predict_x0(
     ``samples`` share a signature; ``noise`` is (n, channels, ..., height, width), ``sigma`` (n,), the result as noise.
     """
     base, n = model.model, len(samples)
+    if n > 1 and patches.one_at_a_time(model):
+        return torch.cat([predict_x0(model, [samples[i]], noise[i : i + 1], sigma[i : i + 1]) for i in range(n)])
     x0 = torch.cat([sample.x0 for sample in samples])
     shaped = sigma.view(-1, *[1] * (x0.ndim - 1))
     x_t = base.model_sampling.noise_scaling(shaped, noise, x0, False)
     conds = {k: c.concat([s.conds[k] for s in samples[1:]]) for k, c in samples[0].conds.items()}
-    options = comfy.model_patcher.create_model_options_clone(model.model_options).get("transformer_options", {})
-    options = {**options, "sigmas": sigma, "cond_or_uncond": [0] * n}
-    return base.apply_model(x_t, sigma, transformer_options=options, **conds)
-
-
-def compute_dtype(base: comfy.model_base.BaseModel) -> torch.dtype:
-    """What a loaded model computes in, whatever its weights are stored as."""
-    return base.manual_cast_dtype or base.get_dtype()
+    options = {**patches.guarded(patches.options(model)), "sigmas": sigma, "cond_or_uncond": [0] * n}
+    conds["transformer_options"] = options
+    if around := patches.around(model):
+        return around(base.apply_model, {"input": x_t, "timestep": sigma, "c": conds, "cond_or_uncond": [0] * n})
+    return base.apply_model(x_t, sigma, **conds)
 
 
 def prediction(model: ModelPatcher, sample: Encoded) -> torch.Tensor:
@@ -141,6 +139,15 @@ def check_reads_references(model: ModelPatcher, sample: Encoded, predicted: torc
             f"This model ({type(model.model).__name__}) takes no reference images, so it cannot learn an edit from pairs. "
             "Load an editing model: FLUX.1 Kontext, FLUX.2, Qwen-Image-Edit or OmniGen2."
         )
+
+
+def check_patches(model: ModelPatcher, sample: Encoded) -> None:
+    """Raise ValueError when the gradient through a loaded ``model`` would be wrong for what other packs have put on it."""
+    with torch.inference_mode():
+        other = Encoded(sample.name, -sample.latent, sample.with_other_references().conditioning)
+        patches.check_keeps_nothing(model, lambda: prediction(model, sample), lambda: prediction(model, other))
+    with autograd.exact_gradients(model.model, model.model.diffusion_model, checkpointing=False):
+        pass  # every layer with a forward of its own is tried on the way in
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from ..host.autograd import blocks, is_linear, replaced_forwards
+from ..host.patches import uncompiled
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
 NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb", re.IGNORECASE)
@@ -39,19 +40,21 @@ class Proxy(torch.nn.Linear):
         return self.run(x)
 
 
-def target_paths(model: torch.nn.Module) -> list[str]:
-    """The dotted paths of the attention and MLP Linears inside the repeated blocks of a diffusion model."""
-    inside = {id(module) for block in blocks(model) for module in block.modules()}
-    return [
-        path
-        for path, module in model.named_modules()
-        if id(module) in inside and is_linear(module) and not NOT_TRAINED.search(path)
-    ]
+def targets(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The attention and MLP Linears inside the repeated blocks of a diffusion model, by their dotted paths."""
+    model = getattr(model, "_orig_mod", model)
+    with uncompiled(model):
+        inside = {id(module) for block in blocks(model) for module in block.modules()}
+        return {
+            path: module
+            for path, module in model.named_modules()
+            if id(module) in inside and is_linear(module) and not NOT_TRAINED.search(path)
+        }
 
 
 def check_rank(model: torch.nn.Module, rank: int) -> None:
     """Raise ValueError when no layer of ``model`` can be trained, or one has fewer dimensions than ``rank``."""
-    modules = {path: model.get_submodule(path) for path in target_paths(model)}
+    modules = targets(model)
     if not modules:
         raise ValueError(f"{type(model).__name__} has no attention or MLP layers that a LoRA could train.")
     smallest, path = min((min(m.in_features, m.out_features), path) for path, m in modules.items())
@@ -159,7 +162,7 @@ class LoraLayers:
     def __init__(self, model: torch.nn.Module, rank: int, seed: int, device: torch.device):
         config_of, layer_of = _peft()
         config = config_of(r=rank, lora_alpha=rank)
-        self.modules = {path: model.get_submodule(path) for path in target_paths(model)}
+        self.modules = targets(model)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the devices too
             self.layers = {
