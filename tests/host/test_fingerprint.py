@@ -1,6 +1,10 @@
 """A model is known again whatever ComfyUI has loaded, and told apart from every other."""
+import functools
+import threading
+
 import pytest
 import torch
+from comfy_nodes import node
 
 
 @pytest.fixture
@@ -97,3 +101,124 @@ def test_packed_weights_tell_models_apart(kinds, zoo, fingerprint, pack):
         return patcher
 
     assert fingerprint(model(1)) == fingerprint(model(1)) != fingerprint(model(2))
+
+
+def test_the_numbers_of_patches_tell_models_apart(kinds, zoo, trainer, fingerprint):
+    """The same numbers are known again; other numbers, other code, other tensors and other objects are not."""
+    freed, downscaled = node("freelunch", "FreeU"), node("model_downscale", "PatchModelAddDownscale")
+
+    def closed_over(value):
+        return lambda q, k, v, extra_options: (q, k, v) if value else None
+
+    def by_default(q, k, v, extra_options, value=1.0):
+        return q, k * value, v
+
+    def other_default(q, k, v, extra_options, value=2.0):
+        return q, k * value, v
+
+    other_default.__qualname__ = by_default.__qualname__
+
+    class Scales:
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self, q, k, v, extra_options):
+            return q, k * self.value, v
+
+    def attention(patch):
+        model = zoo.model(kinds["SD1.5 InstructPix2Pix"]).clone()
+        model.set_model_attn1_patch(patch)
+        return model
+
+    def models():
+        plain = zoo.model(kinds["SD1.5 InstructPix2Pix"])
+        yield plain
+        for numbers in ((1.1, 1.2, 0.9, 0.2), (1.1, 1.2, 0.9, 0.3)):
+            yield freed(plain, *numbers)
+        for end in (0.35, 0.4):
+            yield downscaled(plain, 3, 2.0, 0.0, end, True, "bicubic", "bicubic")
+        values = [1.0, 2.0, torch.ones(3), torch.ones(3) * 1.001, {"a": [1]}, {"a": [2]}, Scales, plain, torch.nn.Linear(1, 1)]
+        for value in values[:-1]:
+            yield attention(closed_over(value))
+        for patch in (by_default, other_default, functools.partial(by_default, value=3.0)):
+            yield attention(patch)
+        for value in (1.0, 2.0):
+            yield attention(Scales(value))
+            yield attention(Scales(value).__call__)
+
+    first, second = ([fingerprint(model) for model in models()] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == len(first)
+
+
+def test_what_cannot_be_known_is_never_known_again(kinds, zoo, fingerprint):
+    model = zoo.model(kinds["SD1.5 InstructPix2Pix"])
+    lock = threading.Lock()
+    model.set_model_attn1_patch(lambda q, k, v, extra_options: (q, k, v) if lock else None)
+    assert fingerprint(model) != fingerprint(model)
+
+
+def test_sampling_is_known_on_every_device(kinds, zoo, fingerprint, trainer):
+    """The sums of a device differ in the last digits from those of another, bytes do not."""
+    model = zoo.model(kinds["SD1.5 InstructPix2Pix"])
+    before = fingerprint(model)
+    norm = torch.Tensor.norm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "norm", lambda self, *args, **kwargs: norm(self, *args, **kwargs) * (1 + 1e-6))
+        assert fingerprint(model) == before
+    sigmas = model.model.model_sampling.sigmas
+    sigmas[500] = sigmas[500] * (1 + 1e-5)
+    assert fingerprint(model) != before
+
+
+def test_a_bypass_lora_tells_models_apart(kinds, zoo, tiny, fingerprint):
+    """By what it holds and its strength, whatever is loaded: loading moves and rounds its weights."""
+    import comfy.model_management
+    import comfy.sd
+
+    if not hasattr(comfy.sd, "load_bypass_lora_for_models"):
+        pytest.skip("this ComfyUI has no bypass LoRAs")
+    plain = zoo.model(kinds["FLUX.1 Kontext"], torch.bfloat16, compute=torch.float32)
+    with torch.inference_mode(False):
+        lora = tiny.Training(plain).lora.state_dict()
+    with torch.inference_mode():
+
+        def bypassed(strength, scale=1.0):
+            scaled = {key: (scale * value).half() for key, value in lora.items()}
+            return comfy.sd.load_bypass_lora_for_models(plain, None, scaled, strength, 0)[0]
+
+        clones = [plain, bypassed(1.0), bypassed(0.5), bypassed(1.0, 1.1), bypassed(1.0)]
+        before = [fingerprint(clone) for clone in clones]
+        assert before[1] == before[4] and len(set(before)) == 4
+        for loaded in (*clones, plain):
+            comfy.model_management.load_models_gpu([loaded])
+            assert [fingerprint(clone) for clone in clones] == before
+
+
+def test_what_the_weights_are_used_as_tells_models_apart(kinds, zoo, fingerprint):
+    """With dynamic VRAM weights stay as they are in the file until they are used; the layers know what they are then."""
+    plain = zoo.model(kinds["FLUX.1 Kontext"], torch.bfloat16)
+    as_fp8 = zoo.model(kinds["FLUX.1 Kontext"], torch.bfloat16)
+    for module in as_fp8.model.diffusion_model.modules():
+        for name, _ in module.named_parameters(recurse=False):
+            setattr(module, f"{name}_comfy_model_dtype", torch.float8_e4m3fn)
+    compute = zoo.model(kinds["FLUX.1 Kontext"], torch.bfloat16, compute=torch.float32)
+    in_float32 = node("model_advanced", "ModelComputeDtype")(plain, "fp32")
+    wrapped = plain.clone()
+    wrapped.add_weight_wrapper("diffusion_model.img_in.weight", lambda weight: weight * 2)
+    others = [plain, as_fp8, compute, in_float32, wrapped]
+    assert len({fingerprint(other) for other in others}) == len(others)
+
+
+def test_the_encoders_are_known_whatever_is_loaded(trainer):
+    import comfy.model_management
+
+    encoders = trainer("encoding").encoders_fingerprint
+    with torch.inference_mode():
+        _, clip, vae = trainer("host.demo_model").load()
+        before = encoders(clip, vae)
+        vae.encode(torch.rand(1, 64, 64, 3))
+        clip.encode_from_tokens_scheduled(clip.tokenize("a caption"))
+        assert encoders(clip, vae) == before
+        comfy.model_management.unload_all_models()
+        assert encoders(clip, vae) == before
