@@ -4,6 +4,7 @@ Such a forward lies in the ``__dict__`` of a module, in front of the one of its 
 a gradient, and by the weight of the layer where it is only another way to multiply with it.
 """
 import contextlib
+import functools
 import re
 import types
 from collections.abc import Callable, Iterator
@@ -114,48 +115,39 @@ def _tried(path: str, module: torch.nn.Module, forward: Callable, freeze, dtype,
     x = torch.randn(module.in_features, generator=generator).to(device, dtype).expand(1, PROBES, -1)
     v = torch.randn(1, PROBES, module.out_features, generator=generator).to(device)
     run = through(forward)
+    with torch.no_grad():
+        effect = run(x.clone()).float() - run(torch.zeros_like(x)).float()
     try:
-        with torch.no_grad(), compat.linear_weight(module, dtype, device) as weight:
-            effect = run(x.clone()).float() - run(torch.zeros_like(x)).float()
-            only_the_weight = _differ(effect, (x @ weight.T).float()) < SAME_WEIGHT
-    except Exception as error:
-        if compat.is_out_of_memory(error):
-            raise
-        raise _refusal(path, forward) from error
-    try:
-        x = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad((run(x).float() * v).sum(), x)
-        if _differ((gradient.float() * x.detach().float()).sum(-1), (effect * v).sum(-1)) < SAME_GRADIENT:
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((run(leaf).float() * v).sum(), leaf)
+        if _differ((gradient.float() * x.float()).sum(-1), (effect * v).sum(-1)) < SAME_GRADIENT:
             return run
     except RuntimeError as error:  # it has no gradient of its own
         if compat.is_out_of_memory(error):
             raise
-    if only_the_weight:
-        return freeze(module, run)
-    raise _refusal(path, forward)
+    with torch.no_grad(), compat.linear_weight(module, dtype, device) as weight:
+        if _differ(effect, (x @ weight.T).float()) < SAME_WEIGHT:
+            return freeze(module, run)
+    raise ValueError(
+        f"{title(forward)} has given the layer {path} another forward, and nothing can be learned through it. Connect the "
+        "model to Train Edit LoRA without it."
+    )
 
 
 def _differ(a: torch.Tensor, b: torch.Tensor) -> float:
     return ((a - b).norm() / b.norm().clamp_min(1e-12)).item()
 
 
-def _refusal(path: str, forward: Callable) -> ValueError:
-    return ValueError(
-        f"{title(forward)} has given the layer {path} another forward, and nothing can be learned through it. Connect the "
-        "model to Train Edit LoRA without it."
-    )
-
-
 def title(patch) -> str:
     """What a user knows a function or object on the model by: the node or class that it comes from, and the pack."""
     source = source_of(patch)
-    pack = re.search(r"custom_nodes[\\/.]([^\\/.]+)", source.__module__)
+    pack = re.search(r"custom_nodes[\\/.]([^\\/.]+)", source.__module__ or "")
     return source.__qualname__.split(".")[0] + (f" of {pack[1]}" if pack else "")
 
 
 def source_of(patch):
     """The function or class that a patch is made by: of a node, its qualified name begins with the node's class."""
-    patch = getattr(patch, "func", patch)  # functools.partial
+    patch = patch.func if isinstance(patch, functools.partial) else patch
     owner = getattr(patch, "__self__", None)
     if owner is not None and not isinstance(owner, (type, types.ModuleType)):
         patch = owner

@@ -198,7 +198,7 @@ def _as_before(patches: list[Callable]) -> Iterator[None]:
             look_into(v, pack)
 
     for patch in patches:
-        look_into(patch, source_of(patch).__module__.split(".")[0])
+        look_into(patch, (source_of(patch).__module__ or "").split(".")[0])
     try:
         yield
     finally:
