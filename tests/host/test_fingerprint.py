@@ -103,6 +103,26 @@ def test_packed_weights_tell_models_apart(kinds, zoo, fingerprint, pack):
     assert fingerprint(model(1)) == fingerprint(model(1)) != fingerprint(model(2))
 
 
+class OldTorch(torch.overrides.TorchFunctionMode):
+    """Refuses what torch 2.9 and older cannot do with one-byte floats on the CPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.__getitem__ and args[0].dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+            raise RuntimeError('"index_cpu" not implemented for \'Float8_e4m3fn\'')
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_one_byte_floats_are_known_on_old_torch(kinds, zoo, fingerprint, dtype):
+    def model(seed):
+        return zoo.model(kinds["FLUX.1 Kontext"], dtype, seed, compute=torch.bfloat16)
+
+    with OldTorch():
+        with pytest.raises(RuntimeError, match="index_cpu"):
+            model(1).model.diffusion_model.img_in.weight[0]
+        assert fingerprint(model(1)) == fingerprint(model(1)) != fingerprint(model(2))
+
+
 def test_the_numbers_of_patches_tell_models_apart(kinds, zoo, trainer, fingerprint):
     """The same numbers are known again; other numbers, other code, other tensors and other objects are not."""
     freed, downscaled = node("freelunch", "FreeU"), node("model_downscale", "PatchModelAddDownscale")

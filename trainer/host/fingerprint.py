@@ -46,6 +46,8 @@ def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
                 digest.update(f"{tuple(part.shape)}".encode())
                 if part.device.type != "meta" and part.numel():
                     flat = part.detach().reshape(-1)
+                    if flat.element_size() == 1:  # torch 2.9 and older cannot index float8 on the CPU
+                        flat = flat.view(torch.uint8)
                     picks = torch.linspace(0, flat.numel() - 1, PICKS, dtype=torch.float64).long()  # MPS has no float64
                     values.append(flat[picks.to(flat.device)].float().cpu())
         forwards = {path: getattr(*slots(module)[-1]) for path, module in modules.items() if is_own(module)}
