@@ -134,7 +134,9 @@ class AddLora(torch.autograd.Function):
     def forward(ctx, y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x, a, b)
         inside = x.flatten(0, -2) @ a.to(x.dtype).T
-        return torch.addmm(y.flatten(0, -2), inside.to(y.dtype), b.to(y.dtype).T).view(y.shape)
+        out = y.new_empty(y.shape)  # no view of anything: models may update it in place
+        torch.addmm(y.flatten(0, -2), inside.to(y.dtype), b.to(y.dtype).T, out=out.view(-1, y.shape[-1]))
+        return out
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor):
