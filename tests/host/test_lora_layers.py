@@ -58,3 +58,13 @@ def test_they_keep_only_their_input_and_share_it(layers, dtype):
     assert all(y.dtype == dtype for y in outputs)
     sum(y.float().sum() for y in outputs).backward()
     assert x.grad.dtype == dtype and all(p.grad is None or p.grad.dtype == torch.float32 for p in lora.parameters())
+
+
+def test_models_may_update_their_output_in_place(layers):
+    """As the rotary embeddings of OmniGen2, Boogu and Krea2 do in newer ComfyUI."""
+    lora = layers(torch.float32)
+    module = next(iter(lora.modules.values()))
+    y = module.forward(torch.randn(2, 5, module.in_features).requires_grad_())
+    y[..., :4].mul_(2)
+    y.sum().backward()
+    assert any(p.grad is not None for p in lora.parameters())
