@@ -15,7 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from torch.utils.checkpoint import checkpoint
 
 from . import attention, compat, own_forwards, patches
-from .own_forwards import ordinary
+from .own_forwards import is_plain, ordinary
 
 
 class FrozenLinear(torch.autograd.Function):
@@ -76,11 +76,6 @@ def replaced_forwards(forwards: dict[torch.nn.Module, object]) -> Iterator[None]
             module.__dict__.pop("forward", None)
             if forward is not None:
                 module.forward = forward
-
-
-def is_plain(tensor: torch.Tensor | None) -> bool:
-    """Whether it is an ordinary tensor, not one of a class that stores its numbers in a way of its own."""
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 @contextlib.contextmanager

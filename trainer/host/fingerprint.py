@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import patches
-from .own_forwards import is_own, slots
+from .own_forwards import is_own, is_plain, slots
 
 PICKS = 16  # values of each weight
 ALL = 2**20  # values of a tensor up to which every one counts
@@ -72,7 +72,7 @@ def fingerprint(patcher: comfy.model_patcher.ModelPatcher) -> str:
 
 def _stored(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """The plain tensors that a weight consists of: a quantised one has several."""
-    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+    if is_plain(tensor):
         yield tensor
     elif hasattr(tensor, "__tensor_flatten__"):
         for name in tensor.__tensor_flatten__()[0]:

@@ -18,6 +18,11 @@ PROBES = 16  # directions in which a gradient is tried
 SAME_GRADIENT, SAME_WEIGHT = 0.02, 0.1  # relative; room for half precision, and for activations rounded to fp8
 
 
+def is_plain(tensor: torch.Tensor | None) -> bool:
+    """Whether it is an ordinary tensor, not one of a class that stores its numbers in a way of its own."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
+
+
 def ordinary(t: torch.Tensor) -> torch.Tensor:
     """A tensor on the storage of ``t`` that autograd can save, also where ``t`` was made in inference mode."""
     return torch.empty(0, dtype=t.dtype, device=t.device).set_(
@@ -35,7 +40,7 @@ class OrdinaryTensors(TorchFunctionMode):
 
 def _ordinary(value):
     if isinstance(value, torch.Tensor):
-        return ordinary(value) if type(value) in (torch.Tensor, torch.nn.Parameter) and value.is_inference() else value
+        return ordinary(value) if is_plain(value) and value.is_inference() else value
     if type(value) in (list, tuple):
         return type(value)(map(_ordinary, value))
     return {k: _ordinary(v) for k, v in value.items()} if type(value) is dict else value
