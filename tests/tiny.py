@@ -53,6 +53,17 @@ def sample(model, seed: int, **options):
     return module("host.forward").condition(model, encoded(seed, **options))
 
 
+def how(checkpointing: bool):
+    """What is recomputed: nothing, or every block."""
+    recompute = module("host.recompute")
+    return recompute.EVERYTHING if checkpointing else recompute.NOTHING
+
+
+def plan(checkpointing: bool):
+    """A plan that does so."""
+    return module("plan").Plan(how(checkpointing), 1_000_000 * checkpointing, None, 0, 0, 0)
+
+
 class Training:
     """LoRA layers on a model and one training step's gradient, in the dtype of the model."""
 
@@ -72,8 +83,8 @@ class Training:
         for p in self.lora.parameters():
             p.grad = None
         exact_gradients = module("host.autograd").exact_gradients
-        with self.lora.attached(), exact_gradients(base, base.diffusion_model, self.checkpointing):
-            return module("loop").backward(self.model, samples, sigma, noise).item()
+        with self.lora.attached(), exact_gradients(base, base.diffusion_model, how(self.checkpointing)):
+            return module("step").backward(self.model, samples, sigma, noise).item()
 
     def gradient(self, samples, sigma, noise) -> torch.Tensor:
         """All gradients in one vector, in float64; zero for layers whose output goes nowhere (Qwen's last text MLP)."""

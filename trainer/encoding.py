@@ -27,7 +27,7 @@ def caption_warning(clip, dataset: PairedDataset) -> str | None:
 
 def encoded(
     model, clip, vae, dataset: PairedDataset, store: Store, encoders: list[str], family: families.Family,
-    on_phase: Callable[[str], None],
+    on_phase: Callable[[str], None], look: Callable[[encode.Encoded], None],
 ) -> Stored:  # fmt: skip
     """Every sample as the nodes of a graph give it; what the store has is not encoded again.
 
@@ -58,19 +58,18 @@ def encoded(
             store.put(key, encode.encode(family, clip, vae, sample.name, images, caption))
             memory.check_interrupted()
         if i == 1:
-            memory.release(clip.patcher, vae.patcher)
-            check(model, store.get(key, sample.name))
+            look(store.get(key, sample.name))
     memory.release(clip.patcher, vae.patcher)
     return Stored(store, keys)
 
 
-def check(model, sample: encode.Encoded) -> None:
-    """Load the model and try it once on a sample.
+def check(model, sample: encode.Encoded, needed: int) -> None:
+    """Load the model, for work that takes ``needed`` bytes, and try it once on a sample.
 
     Raises:
         ValueError: the model cannot take it, ignores its references, or has something on it that cannot be trained through.
     """
-    memory.load(model, memory.activation_estimate(model, sample, 1, checkpointing=True))
+    memory.load(model, needed)
     predicted = forward.trial(model, sample)
     forward.check_patches(model, sample)
     if sample.references:

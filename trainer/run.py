@@ -28,10 +28,12 @@ from .data.pairs import DatasetError
 from .data.text import counted
 from .host import apply, families, memory, patches
 from .host.collect import CollectedDataset
+from .host.encode import Encoded
 from .host.fingerprint import fingerprint
 from .host.store import Store
-from .loop import Settings, train
+from .loop import Settings, largest_of, train
 from .lora import files, inject
+from .plan import Plan, choose
 
 SUFFIX = ".safetensors"
 NOTE = 1 << 20  # bytes on the disk that a run's note has room in
@@ -244,12 +246,16 @@ def train_once(
             on_warning(warning)
         start = time.monotonic()
         samples = dataset.samples
+
+        def planned(sample: Encoded) -> Plan:
+            return choose(model, sample, settings.batch_size, settings.rank)
+
         if paired:
             store = Store(Path(places.encodings))
-            samples = encoding.encoded(model, clip, vae, dataset, store, encoders, family, on_phase)
-        else:
-            encoding.check(model, max(samples, key=lambda sample: len(sample.references)))
+            samples = encoding.encoded(model, clip, vae, dataset, store, encoders, family, on_phase, look=planned)
         on_phase("loading the model")
+        plan = planned(largest := largest_of(samples))
+        encoding.check(model, largest, plan.needed)
         losses = []
 
         def step_done(step: int, loss: float) -> None:
@@ -261,16 +267,19 @@ def train_once(
             warnings.append(warning)
             on_warning(warning)
 
-        lora = train(model, samples, settings, steps, learning_rate, step_done, on_warning=say)
+        plans = []
+        lora = train(
+            model, samples, settings, steps, learning_rate, step_done, plan, on_warning=say, on_plan=plans.append
+        )
         seconds, tenth = time.monotonic() - start, max(1, steps // 10)
         tensors = files.named(lora, family.name)
         record.save(tensors, files.metadata(
-            name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph
+            name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph, str(plans[-1])
         ))  # fmt: skip
     report = (
         f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.batch_size}, rank {settings.rank}, learning rate "
         f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
-        f"{sum(losses[-tenth:]) / tenth:.4f} at last"
+        f"{sum(losses[-tenth:]) / tenth:.4f} at last\nMemory: {plans[-1]}"
     )
     note = {"files": {}, "report": report, "seconds": seconds, "losses": losses}
     try:

@@ -43,7 +43,7 @@ def move(module):
 
 def step(kind) -> str:
     """What became of a step of this family."""
-    loop, forward, autograd = (tiny.module(name) for name in ("loop", "host.forward", "host.autograd"))
+    steps, forward, autograd = (tiny.module(name) for name in ("step", "host.forward", "host.autograd"))
     model, samples = zoo.model(kind), [zoo.encoded(kind, i, max(kind.references, default=0)) for i in range(2)]
     training, base = tiny.Training(model), model.model.diffusion_model
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -52,11 +52,11 @@ def step(kind) -> str:
         model.load_device = DEVICE
         try:
             batch = [forward.condition(model, sample) for sample in samples]
-            sigma, noise = loop.draw(model, batch, "family default", torch.Generator().manual_seed(0))
-            with training.lora.attached(), autograd.exact_gradients(model.model, base, True):
-                loss = loop.backward(model, batch, sigma, noise)
+            sigma, noise = steps.draw(model, batch, "family default", torch.Generator().manual_seed(0))
+            with training.lora.attached(), autograd.exact_gradients(model.model, base, tiny.how(True)):
+                loss = steps.backward(model, batch, sigma, noise)
                 try:
-                    loop.backward(model, batch, sigma, [torch.zeros(n.shape) for n in noise])
+                    steps.backward(model, batch, sigma, [torch.zeros(n.shape) for n in noise])
                     return "noise that was left on the CPU was not noticed"
                 except RuntimeError as error:
                     assert "same device" in str(error), error

@@ -26,7 +26,7 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
                 raise end("stop")
 
         def train():
-            return loop.train(model, samples, loop.Settings(2, 2, 0), 5, 1e-3, on_step, checkpointing=checkpointing)
+            return loop.train(model, samples, loop.Settings(2, 2, 0), 5, 1e-3, on_step, plan=tiny.plan(checkpointing))
 
         if end:
             with pytest.raises(end):

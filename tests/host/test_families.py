@@ -68,9 +68,9 @@ def test_finite_differences(zoo, tiny, kind, exact, cell):
 
 def test_checkpointing(tiny, exact, cell, trainer, monkeypatch):
     model, samples, sigma, noise = exact
-    autograd, calls = trainer("host.autograd"), []
-    plain = autograd.checkpoint
-    monkeypatch.setattr(autograd, "checkpoint", lambda *a, **k: (calls.append(1), plain(*a, **k))[1])
+    recompute, calls = trainer("host.recompute"), []
+    plain = recompute.checkpoint
+    monkeypatch.setattr(recompute, "checkpoint", lambda *a, **k: (calls.append(1), plain(*a, **k))[1])
     gradients = [
         tiny.Training(model, torch.float64, checkpointing=c).gradient(samples[:1], sigma[:1], noise[:1])
         for c in (False, True)
@@ -78,7 +78,7 @@ def test_checkpointing(tiny, exact, cell, trainer, monkeypatch):
     error = tiny.relative(gradients[1], gradients[0])
     cell(f"{error:.0e}")
     assert error < RECOMPUTED
-    assert len(calls) == len(autograd.blocks(model.model.diffusion_model)) > 0, "every block was recomputed"
+    assert len(calls) == len(trainer("host.layers").blocks(model.model.diffusion_model)) > 0, "every block was recomputed"
 
 
 IN_PLACE = {"Flux", "Flux2", "LongCatImage", "Chroma"}  # classes whose blocks update what autograd has saved
@@ -348,7 +348,7 @@ def test_base_as_before(zoo, tiny, kind, cell, trainer):
                     raise end("stop")
 
             with pytest.raises(end) if end else contextlib.nullcontext():
-                lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, on_step, checkpointing=True)
+                lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, on_step, plan=tiny.plan(True))
             tiny.same(tiny.state(model), before)
     assert any(lora[key].abs().sum() > 0 for key in lora if "lora_B" in key)
     cell("yes")

@@ -14,7 +14,7 @@ def header(trainer, plain):
         settings = trainer("loop").Settings(rank=8, batch_size=2, seed=5)
         return trainer("lora.files").metadata(
             "my_edit", "run", "FLUX.2", about, settings, 100, 3e-4, 12.0, "fingerprint", "flux2-dev.safetensors",
-            graph,
+            graph, "nothing recomputed",
         )  # fmt: skip
 
     return make

@@ -10,7 +10,7 @@ def layers(tiny):
     def build(dtype):
         model = tiny.flux(dtype)
         training = tiny.Training(model, scale=0.2)
-        with training.lora.attached(), tiny.module("host.autograd").exact_gradients(model.model, model.model.diffusion_model, False):
+        with training.lora.attached(), tiny.module("host.autograd").exact_gradients(model.model, model.model.diffusion_model, tiny.how(False)):
             yield training.lora
 
     contexts = []

@@ -20,7 +20,7 @@ def rss():
 def train(steps):
     with torch.inference_mode():
         tiny.module("loop").train(model, samples, settings, steps, 1e-3, lambda step, loss: peak.append(rss()),
-                                  checkpointing=True)
+                                  plan=tiny.plan(True))
 
 with torch.inference_mode():
     model = tiny.flux(torch.float32, hidden=768, heads=6, axes=(16, 56, 56), depth=5)

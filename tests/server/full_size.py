@@ -78,7 +78,7 @@ class Gradient:
         pack = next(m for m in sys.modules if m.endswith("pairlora.trainer.loop")).removesuffix("loop")
         tiny.module = lambda module: importlib.import_module(pack + module)
         memory = tiny.module("host.memory")
-        memory.load(model, memory.activation_estimate(model, dataset.samples[0], 1, True))
+        memory.load(model, tiny.module("plan").choose(model, dataset.samples[0], 1, 16).needed)
         before = base(model)
         training = tiny.Training(model, rank=16, checkpointing=True, scale=0.01)
         samples = [tiny.module("host.forward").condition(model, sample) for sample in dataset.samples]

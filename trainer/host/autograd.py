@@ -10,28 +10,29 @@ from collections.abc import Iterator
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
-from torch.utils.checkpoint import checkpoint
 
-from . import attention, compat, own_forwards, patches
+from . import attention, compat, own_forwards, patches, recompute
+from .layers import is_linear
 from .own_forwards import is_plain, ordinary
 
 
 class FrozenLinear(torch.autograd.Function):
     """A Linear whose weight gets no gradient and is not saved: the backward pass asks ComfyUI for it again.
 
-    So a weight may be streamed, quantised or patched, and costs no memory between forward and backward.
+    So a weight may be streamed, quantised or patched, and costs no memory between forward and backward. Where the forward
+    is that of a block computed again, whose backward pass follows at once, what it has fetched serves both.
     """
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, module: torch.nn.Module, forward) -> torch.Tensor:
         ctx.module, ctx.dtype = module, x.dtype
-        return forward(x)
+        with recompute.weight_wanted(module):
+            return forward(x)
 
     @staticmethod
     def backward(ctx, grad: torch.Tensor):
-        with compat.linear_weight(ctx.module, grad.dtype, grad.device) as weight:
+        fetched = recompute.weights.pop(ctx.module, None)
+        with compat.linear_weight(ctx.module, grad.dtype, grad.device, fetched) as weight:
             return (grad @ weight).to(ctx.dtype), None, None
 
 
@@ -42,7 +43,7 @@ def frozen(module: torch.nn.Module, plain):
     a view made by an autograd function does not allow.
     """
     forward = plain
-    if getattr(module.weight, "dtype", None) == torch.float8_e4m3fn:  # with --fast it clamps its input in place
+    if compat.clamps_its_input(module):
 
         def forward(x: torch.Tensor) -> torch.Tensor:
             return plain(x.clone())
@@ -54,28 +55,6 @@ def frozen(module: torch.nn.Module, plain):
             return forward(x)
 
     return run
-
-
-def is_linear(module: torch.nn.Module) -> bool:
-    """Also for the Linear of ComfyUI's mixed-precision operations, which is no torch.nn.Linear."""
-    return isinstance(module, torch.nn.Linear) or (
-        type(module).__name__ == "Linear" and hasattr(module, "in_features") and hasattr(module, "out_features")
-    )
-
-
-@contextlib.contextmanager
-def replaced_forwards(forwards: dict[torch.nn.Module, object]) -> Iterator[None]:
-    """Give modules another ``forward``, and their own back on the way out, in whatever order that happens."""
-    before = {module: module.__dict__.get("forward") for module in forwards}
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module, forward in before.items():
-            module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.forward = forward
 
 
 @contextlib.contextmanager
@@ -123,6 +102,9 @@ def lasting_weights() -> Iterator[None]:
         with torch.inference_mode():
             weight, bias, *stream = fetch(module, *args, **kwargs)
         if not torch.is_grad_enabled():  # within FrozenLinear
+            if recompute.is_wanted(module) and not compat.is_at_hand(module, weight, *stream):
+                own = weight.clone() if compat.is_borrowed(*stream) else weight
+                recompute.weights[module] = own, None, *stream
             return weight, bias, *stream
         if stream and stream[0] is not None:
             fetched[module] = weight, bias
@@ -171,32 +153,8 @@ def out_of_place_updates() -> Iterator[None]:
                 setattr(torch.Tensor, name, original)
 
 
-def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The repeated blocks of a diffusion model: what is recomputed one at a time under gradient checkpointing."""
-    if isinstance(model, UNetModel):
-        return [module for module in model.modules() if isinstance(module, (BasicTransformerBlock, ResBlock))]
-    children = [block for child in model.children() if isinstance(child, torch.nn.ModuleList) for block in child]
-    return [block for block in children if sum(map(is_linear, block.modules())) > 1]  # not mere projections
-
-
 @contextlib.contextmanager
-def checkpointed(model: torch.nn.Module) -> Iterator[None]:
-    """Keep only the input of each block for the backward pass (https://arxiv.org/abs/1604.06174)."""
-
-    def recomputing(forward):
-        def run(*args, **kwargs):
-            # One shared dict goes through all blocks and is updated between them: recompute with what was seen now.
-            seen = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
-            return checkpoint(forward, *args, use_reentrant=False, **seen)
-
-        return run
-
-    with replaced_forwards({block: recomputing(block.forward) for block in blocks(model)}):
-        yield
-
-
-@contextlib.contextmanager
-def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, checkpointing: bool) -> Iterator[None]:
+def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, how: recompute.Recompute) -> Iterator[None]:
     """Everything above around a training loop on a ComfyUI ``model`` whose weights stay as they are."""
     diffusion_model = getattr(diffusion_model, "_orig_mod", diffusion_model)
     dtype, device = compat.compute_dtype(model), model.device
@@ -210,6 +168,5 @@ def exact_gradients(model: torch.nn.Module, diffusion_model: torch.nn.Module, ch
         stack.enter_context(lasting_weights())
         stack.enter_context(own_forwards.differentiable(diffusion_model, is_linear, frozen, dtype, device))
         stack.enter_context(out_of_place_updates())
-        if checkpointing:
-            stack.enter_context(checkpointed(diffusion_model))
+        stack.enter_context(recompute.recomputed(diffusion_model, how))
         yield

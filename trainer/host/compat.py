@@ -1,6 +1,8 @@
 """All that differs between the ComfyUI versions the pack runs on (0.3.75 and newer)."""
 import contextlib
 import dataclasses
+import functools
+import inspect
 import sys
 from collections.abc import Iterator
 
@@ -24,6 +26,13 @@ def is_out_of_memory(error: Exception) -> bool:
 def compute_dtype(base: comfy.model_base.BaseModel) -> torch.dtype:
     """What a loaded model computes in, whatever its weights are stored as."""
     return base.manual_cast_dtype or base.get_dtype()
+
+
+def pixels(base: comfy.model_base.BaseModel, latent: torch.Tensor) -> int:
+    """The side of a square picture as large as that of a latent (1, channels, ..., height, width)."""
+    known = getattr(base.latent_format, "spacial_downscale_ratio", None)
+    scale = known or (16 if latent.shape[1] == 128 else 8)  # FLUX.2's have 128 channels
+    return round(scale * (latent.shape[-2] * latent.shape[-1]) ** 0.5)
 
 
 def end_phase() -> None:
@@ -71,15 +80,20 @@ def _joyimage_rope() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> Iterator[torch.Tensor]:
-    """The (out, in) weight of a Linear as its forward sees it: cast, moved and patched, however ComfyUI stores it."""
+def linear_weight(
+    module: torch.nn.Module, dtype: torch.dtype, device: torch.device, fetched: tuple | None = None
+) -> Iterator[torch.Tensor]:
+    """The (out, in) weight of a Linear as its forward sees it: cast, moved and patched, however ComfyUI stores it.
+
+    ``fetched`` is what ``comfy.ops.cast_bias_weight`` has given for its forward, where that is still there.
+    """
     if not hasattr(module, "weight_function"):  # an ordinary torch layer
         yield module.weight.to(device=device, dtype=dtype)
         return
     if hasattr(module, "cast_bias_weight"):  # ComfyUI-GGUF's layers unpack themselves
         yield module.cast_bias_weight(dtype=dtype, device=device, bias_dtype=dtype)[0]
         return
-    cast = comfy.ops.cast_bias_weight(
+    cast = fetched or comfy.ops.cast_bias_weight(
         module, None, dtype=dtype, device=device, bias_dtype=dtype, offloadable=True
     )  # (weight, bias, stream)
     try:
@@ -92,7 +106,35 @@ def linear_weight(module: torch.nn.Module, dtype: torch.dtype, device: torch.dev
             weight = weight.to(dtype) * scale.to(device=device, dtype=dtype)
         yield weight.to(dtype)
     finally:
-        comfy.ops.uncast_bias_weight(module, *cast)
+        if len(cast) > 2:
+            comfy.ops.uncast_bias_weight(module, *cast)
+
+
+def is_at_hand(module: torch.nn.Module, weight: torch.Tensor, stream=None) -> bool:
+    """Whether the ``weight`` that was fetched for one call of a Linear needs no fetching for the next: it is the module's
+    own or, with dynamic VRAM, stays on the device."""
+    own = module._parameters.get("weight")
+    if not type(weight) is torch.Tensor and weight is not own:
+        return True  # quantised still: it costs little to unpack
+    in_vram = isinstance(stream, tuple) and stream[1] is not None
+    return in_vram or (own is not None and weight.data_ptr() == own.data_ptr() and weight.device == own.device)
+
+
+def is_borrowed(stream=None) -> bool:
+    """Whether what was fetched lies in a buffer of a stream, which newer hosts overwrite with the weights of the next."""
+    return isinstance(stream, tuple) and stream[0] is not None
+
+
+@functools.cache
+def _clamps(linear: type) -> bool:
+    plain = comfy.ops.disable_weight_init.Linear, comfy.ops.manual_cast.Linear
+    cast = getattr(linear, "forward_comfy_cast_weights", None)
+    return linear not in plain and bool(cast and inspect.getclosurevars(cast).nonlocals.get("fp8_matrix_mult", True))
+
+
+def clamps_its_input(module: torch.nn.Module) -> bool:
+    """Whether a Linear clamps what it is given, in place, to multiply it in 8 bits, as with --fast."""
+    return getattr(module.weight, "dtype", None) == torch.float8_e4m3fn and _clamps(type(module))
 
 
 def reference_methods() -> list[str]:

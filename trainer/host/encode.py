@@ -1,5 +1,5 @@
 """From decoded images and a caption to what the model is conditioned on, by the very nodes a generation graph uses."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import comfy.sd
@@ -30,14 +30,25 @@ class Encoded:
     def with_other_references(self) -> "Encoded":
         """The same sample with other pictures as references: the negatives of their latents."""
 
-        def negative(value):
-            return -value if isinstance(value, torch.Tensor) else [negative(v) for v in value]
+        return Encoded(self.name, self.latent, self._with_references(torch.neg))
 
-        others = [
-            [text, {k: negative(v) if k in REFERENCES else v for k, v in options.items()}]
-            for text, options in self.conditioning
+    def resized(self, factor: float) -> "Encoded":
+        """A sample whose latents have sides ``factor`` times as long, in steps of two, for its shapes only."""
+
+        def other_size(latent: torch.Tensor) -> torch.Tensor:
+            return latent.new_zeros(*latent.shape[:-2], *(max(2, round(side * factor / 2) * 2) for side in latent.shape[-2:]))
+
+        return Encoded(self.name, other_size(self.latent), self._with_references(other_size))
+
+    def _with_references(self, change: Callable[[torch.Tensor], torch.Tensor]) -> list:
+        """The conditioning with other latents of references."""
+
+        def changed(value):
+            return change(value) if isinstance(value, torch.Tensor) else [changed(v) for v in value]
+
+        return [
+            [text, {k: changed(v) if k in REFERENCES else v for k, v in options.items()}] for text, options in self.conditioning
         ]
-        return Encoded(self.name, self.latent, others)
 
 
 def encode(

@@ -11,7 +11,7 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from . import attention, autograd, compat, patches
+from . import attention, autograd, compat, patches, recompute
 from .encode import Encoded, copied
 
 IGNORED = 1e-4  # relative change of a prediction up to which other references have had no effect but noise
@@ -146,7 +146,7 @@ def check_patches(model: ModelPatcher, sample: Encoded) -> None:
     with torch.inference_mode():
         other = Encoded(sample.name, -sample.latent, sample.with_other_references().conditioning)
         patches.check_keeps_nothing(model, lambda: prediction(model, sample), lambda: prediction(model, other))
-    with autograd.exact_gradients(model.model, model.model.diffusion_model, checkpointing=False):
+    with autograd.exact_gradients(model.model, model.model.diffusion_model, recompute.NOTHING):
         pass  # every layer with a forward of its own is tried on the way in
 
 

@@ -1,6 +1,7 @@
-"""Borrowing the base model: loaded by ComfyUI's own management, with an honest estimate of what training needs."""
+"""Borrowing the base model: loaded by ComfyUI's own management, in what memory there is."""
 import comfy.model_management
 import comfy.model_patcher
+import psutil
 import torch
 
 from . import compat
@@ -9,31 +10,39 @@ from .encode import Encoded
 GIB = 1024**3
 
 
-def wants_checkpointing(model: comfy.model_patcher.ModelPatcher) -> bool:
-    """Recomputing activations costs a third more time; it is worth it once the model itself is large."""
-    return model.model_size() > GIB
+def room(model: comfy.model_patcher.ModelPatcher) -> int:
+    """Bytes that the model's weights and its training may take on its device, once ComfyUI has given all it can back.
+
+    On a CPU the weights are where they are already, and not counted.
+    """
+    device, management = model.load_device, comfy.model_management
+    free = management.get_free_memory(device) - management.extra_reserved_memory()
+    if device.type == "cpu":
+        return int(free)
+    return int(free + sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device))
 
 
-def activation_estimate(
-    model: comfy.model_patcher.ModelPatcher, sample: Encoded, batch_size: int, checkpointing: bool
-) -> int:
-    """Bytes of activations for one step of samples like this one, from ComfyUI's own estimate for inference.
+def system_room() -> int:
+    """Bytes of system memory that are free."""
+    return psutil.virtual_memory().available
 
-    Inference keeps about one block's activations. So does training with gradient checkpointing, a second time for the
-    gradients, and the inputs of the other blocks; without checkpointing it keeps all of them.
+
+def guess(model: comfy.model_patcher.ModelPatcher, sample: Encoded, batch_size: int) -> int:
+    """Bytes of activations for one step of samples like this one with every block recomputed, from ComfyUI's own estimate
+    for inference, for a model whose step cannot be counted.
+
+    Inference keeps about one block's activations; so does training, a second time for the gradients, and the inputs of the
+    other blocks.
     """
     references = sum(latent.numel() for latent in sample.references)
     one_block = model.model.memory_required([batch_size, *sample.latent.shape[1:]])
-    one_block *= 1 + references / sample.latent.numel()
-    blocks = sum(len(m) for m in model.model.diffusion_model.children() if isinstance(m, torch.nn.ModuleList))
-    return int(one_block * (3 if checkpointing else max(blocks, 3)))
+    return int(3 * one_block * (1 + references / sample.latent.numel()))
 
 
-def load(model: comfy.model_patcher.ModelPatcher, activations: int, trainable: int = 0) -> None:
-    """Load the model for training: ``activations`` bytes, and 16 for each of the ``trainable`` float32 numbers
-    (weight, gradient, and the two moments of AdamW)."""
+def load(model: comfy.model_patcher.ModelPatcher, needed: int) -> None:
+    """Load the model for work that takes ``needed`` bytes beside its weights; ComfyUI streams what finds no room."""
     with torch.inference_mode():  # outside it the loaded weights would break later inference
-        comfy.model_management.load_models_gpu([model], memory_required=activations + 16 * trainable)
+        comfy.model_management.load_models_gpu([model], memory_required=needed)
 
 
 def release(*patchers: comfy.model_patcher.ModelPatcher) -> None:
@@ -48,4 +57,3 @@ def release(*patchers: comfy.model_patcher.ModelPatcher) -> None:
 def check_interrupted() -> None:
     """Raise ComfyUI's interrupt when the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-

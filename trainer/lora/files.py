@@ -18,14 +18,14 @@ PATH = re.compile(rf"(?<![\w/.\\])(?:{DRIVE}|{SLASH}[^\s\"'<>|/]+/)[^\s\"'<>|]*"
 
 def metadata(
     name: str, key: str, family: str, about: About, settings, steps: int, learning_rate: float, seconds: float,
-    base: str, base_file: str, graph: dict[str, object] | None,
+    base: str, base_file: str, graph: dict[str, object] | None, plan: str,
 ) -> dict[str, str]:  # fmt: skip
     """The header of a LoRA's .safetensors file, all values text.
 
     `modelspec.*` is Stability's model metadata standard (https://github.com/Stability-AI/ModelSpec); `ss_*` are kohya's
     keys, which Lora Manager and Civitai read; `prompt` and `workflow` are the graph, as in ComfyUI's own files.
     ``base`` is the fingerprint of the base model and ``base_file`` the name of its file, or "" where it is not known;
-    ``graph`` is what ComfyUI hands to nodes that save files. No value has a full path. Without a graph, None, none has
+    ``graph`` is what ComfyUI hands to nodes that save files, ``plan`` how the memory was used, in words. No value has a full path. Without a graph, None, none has
     anything that the user has written or named but the LoRA.
     """
     now = time.time()
@@ -52,6 +52,7 @@ def metadata(
         "pairlora_run": key,
         "pairlora_base": base,
         "pairlora_settings": json.dumps(asdict(settings)),
+        "pairlora_memory": plan,
     }
     dataset = {"samples": len(about.inputs), "inputs": about.inputs}
     if about.resolution:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ..host.autograd import blocks, is_linear, replaced_forwards
+from ..host.layers import blocks, is_linear, replaced_forwards
 from ..host.patches import uncompiled
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
@@ -50,6 +50,11 @@ def targets(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
             for path, module in model.named_modules()
             if id(module) in inside and is_linear(module) and not NOT_TRAINED.search(path)
         }
+
+
+def trainable(model: torch.nn.Module, rank: int) -> int:
+    """How many numbers a LoRA of this rank trains."""
+    return sum(rank * (m.in_features + m.out_features) for m in targets(model).values())
 
 
 def check_rank(model: torch.nn.Module, rank: int) -> None:

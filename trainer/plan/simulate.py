@@ -1,0 +1,205 @@
+"""What a step of training takes, counted by the very code that trains on a model without weights: each kind of block is
+run a few times, and a step of the whole model put together from that, for every choice of what is recomputed."""
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..host import compat, forward
+from ..host.autograd import exact_gradients
+from ..host.encode import Encoded, copied
+from ..host.layers import alike, blocks, replaced_forwards
+from ..host.recompute import EVERYTHING, NOTHING, Recompute
+from ..host.twin import META, Twin, twin
+from ..lora.inject import LoraLayers
+from ..step import backward
+from .kernels import of_device
+from .ledger import Ledger, Phase
+
+KNOWN = 64  # models and shapes that are remembered
+FEW = 4  # blocks of a list that are run: the first two, one like all that follow, and the last
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Bytes beside the base's weights: of the ``adapter``, of the ``optimizer``'s moments, ``kept`` for the backward pass
+    when it begins, and the ``peak`` of all but the first two; and of one step the bytes ``moved`` through the device's
+    memory, those ``fetched`` from system memory, and the ``flops``, matrix products and attention in floating point."""
+
+    adapter: int
+    optimizer: int
+    kept: int
+    peak: int
+    moved: int
+    fetched: int
+    flops: int
+
+    @property
+    def total(self) -> int:
+        return self.adapter + self.optimizer + self.peak
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a block takes that is treated in one way: bytes of what it ``keeps`` and of its LoRA's gradient, by how much the
+    peaks of its forward and backward pass rise above what is there at their beginning, and its two phases."""
+
+    keeps: int
+    gradient: int
+    rise: int
+    backward_rise: int
+    phases: tuple[Phase, Phase]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A step with all blocks that were run treated in one way; ``around`` are the phases before, between and after both
+    passes through them."""
+
+    blocks: list[Block]
+    before: int  # bytes alive when the first block begins
+    around: dict[str, Phase]
+    adapter: int
+    optimizer: int
+
+
+known: OrderedDict[tuple, dict[tuple, Seen]] = OrderedDict()
+
+
+class Simulation:
+    """What a step on samples of these shapes takes, for every way to keep or recompute."""
+
+    def __init__(self, model, sample: Encoded, batch: int, rank: int, device: torch.device):
+        """Only the shapes of ``sample`` matter. ``device`` is the one that will train.
+
+        Raises whatever the model raises that cannot be run without its weights.
+        """
+        self.model, self.rank, self.device = model, rank, device
+        self.diffusion_model = getattr(model.model.diffusion_model, "_orig_mod", model.model.diffusion_model)
+        conditioned = forward.condition(model, sample)
+        self.batch = batch if len(forward.groups([conditioned] * batch)) == 1 else 1  # else one after the other
+        self.name, self.x0 = conditioned.name, copied(conditioned.x0, META)
+        self.conds = {name: (type(c), copied(c.cond, META)) for name, c in conditioned.conds.items()}
+        self.lists = alike(self.diffusion_model)
+        self.depths = {of: min(len(of), FEW) for of, are_alike in self.lists.items() if are_alike}
+        self.blocks = len(blocks(self.diffusion_model))
+        self._seen = known.setdefault(key := self._key(conditioned), {})
+        known.move_to_end(key)
+        if len(known) > KNOWN:
+            known.popitem(last=False)
+
+    def _key(self, conditioned: forward.Conditioned) -> tuple:
+        """All that the numbers depend on."""
+        weights = tuple((p.shape, p.dtype) for p in self.diffusion_model.parameters())
+        dtype = compat.compute_dtype(self.model.model)
+        return type(self.diffusion_model), hash(weights), dtype, conditioned.signature(), self.batch, self.rank, self.device
+
+    def count(self, how: Recompute, streamed: bool = False) -> Counted:
+        """Put together from blocks that keep everything and blocks that keep their inputs."""
+        again = self.seen(Recompute(EVERYTHING.blocks, how.inputs_away), streamed) if how.blocks else None
+        kept = self.seen(NOTHING, streamed) if how.blocks < self.blocks else again
+        again = again or kept
+        first = min(how.blocks, self.blocks)
+        whole = [(again if i < first else kept).blocks[j] for i, j in enumerate(self._places())]
+
+        live = peak = kept.before
+        for block in whole:
+            peak, live = max(peak, live + block.rise), live + block.keeps
+        at_most = live
+        end = kept.before + sum(block.keeps for block in kept.blocks)  # where it was in the step that was seen
+        peak = max(peak, live + kept.around["loss"].peak - end)
+        for block in reversed(whole):
+            peak, live = max(peak, live + block.backward_rise), live - block.keeps + block.gradient
+        adapter = sum(block.gradient for block in whole)
+        scale = adapter / kept.adapter
+        peak = max(peak, kept.around["before"].peak, int(kept.around["optimizer"].peak * scale))
+        phases = [phase for block in whole for phase in block.phases] + list(kept.around.values())
+        sums = {name: sum(getattr(phase, name) for phase in phases) for name in ("moved", "fetched", "flops")}
+        return Counted(adapter, int(kept.optimizer * scale), at_most, peak, **sums)
+
+    def _places(self) -> list[int]:
+        """For each block of the model, the one that was run in its place."""
+        places, start = [], 0
+        for of in self.lists:
+            n, few = len(of), self.depths.get(of, len(of))
+            places += [start + (i if i < min(few, FEW - 1) else few - 1 if i == n - 1 else FEW - 2) for i in range(n)]
+            start += few
+        return places or list(range(self.blocks))
+
+    def seen(self, how: Recompute, streamed: bool) -> Seen:
+        if (how, streamed) not in self._seen:
+            self._seen[how, streamed] = self._run(twin(self.model, self.depths, streamed), how)
+        return self._seen[how, streamed]
+
+    def _run(self, there: Twin, how: Recompute) -> Seen:
+        base, found = there.model, blocks(there.model.diffusion_model)
+        with torch.inference_mode(False), torch.device(META):
+            lora = LoraLayers(base.diffusion_model, self.rank, 0, META)
+        ledger, parameters = Ledger("meta"), lora.parameters()
+        ledger.there_before([*base.parameters(), *base.buffers(), *parameters])
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(of_device(self.device, ledger))
+            stack.enter_context(lora.attached())
+            stack.enter_context(_phases(found, ledger))
+            stack.enter_context(exact_gradients(base, base.diffusion_model, how))
+            stack.enter_context(ledger)
+            optimizer = torch.optim.AdamW(parameters, foreach=self.device.type == "cuda")
+            for p in parameters:
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+            optimizer.zero_grad()
+            del p
+            moments = ledger.live
+            ledger.phases.clear()
+            ledger.enter("before")
+            conds = {name: kind(copied(cond, META)) for name, (kind, cond) in self.conds.items()}
+            samples = [forward.Conditioned(self.name, copied(self.x0, META), conds) for _ in range(self.batch)]
+            noise = [torch.empty_like(sample.x0) for sample in samples]
+            backward(there, samples, torch.ones(self.batch, device=META), noise)
+            del samples, noise, conds
+            ledger.enter("optimizer")
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+        paths = {module: path for path, module in lora.modules.items()}
+        gradients = [
+            sum(p.nbytes for m in block.modules() if m in paths for p in lora.layers[paths[m]].parameters() if p.requires_grad)
+            for block in found
+        ]
+        return _seen(ledger.phases, gradients, sum(p.nbytes for p in parameters), moments)
+
+
+@contextlib.contextmanager
+def _phases(found: list[torch.nn.Module], ledger: Ledger) -> Iterator[None]:
+    """Tell the ledger when each block is computed, and when the backward pass comes to it."""
+
+    def announced(forward, i: int):
+        def run(*args, **kwargs):
+            if "loss" in ledger.phases:  # computed again
+                return forward(*args, **kwargs)
+            ledger.enter(("forward", i))
+            result = forward(*args, **kwargs)
+            for t in result if isinstance(result, (tuple, list)) else [result]:
+                if isinstance(t, torch.Tensor) and t.requires_grad:
+                    t.register_hook(lambda _: ledger.enter(("backward", i)))
+            if i == len(found) - 1:
+                ledger.enter("loss")
+            return result
+
+        return run
+
+    with replaced_forwards({block: announced(block.forward, i) for i, block in enumerate(found)}):
+        yield
+
+
+def _seen(phases: dict, gradients: list[int], adapter: int, moments: int) -> Seen:
+    n = len(gradients)
+    begun = [phases["forward", i].begun for i in range(n)] + [phases["loss"].begun]
+    found = []
+    for i, gradient in enumerate(gradients):
+        forward_, backward_ = phases["forward", i], phases.get(("backward", i)) or Phase(0, 0)
+        at_backward = begun[i + 1] + sum(gradients[i + 1 :])
+        found.append(Block(begun[i + 1] - begun[i], gradient, forward_.peak - begun[i], backward_.peak - at_backward, (forward_, backward_)))
+    around = {name: Phase(p.begun - moments, p.peak - moments, p.moved, p.fetched, p.flops) for name, p in phases.items() if isinstance(name, str)}
+    return Seen(found, begun[0] - moments, around, adapter, moments)
