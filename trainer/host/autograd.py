@@ -13,7 +13,7 @@ import torch
 
 from . import attention, compat, own_forwards, patches, recompute
 from .layers import is_linear
-from .own_forwards import is_plain, ordinary
+from .plain import is_plain, ordinary
 
 
 class FrozenLinear(torch.autograd.Function):

@@ -14,6 +14,8 @@ import comfyui_version
 import torch
 from comfy_extras.nodes_flux import FluxKontextMultiReferenceLatentMethod
 
+from .plain import is_plain
+
 VERSION: str = comfyui_version.__version__
 
 
@@ -114,10 +116,10 @@ def is_at_hand(module: torch.nn.Module, weight: torch.Tensor, stream=None) -> bo
     """Whether the ``weight`` that was fetched for one call of a Linear needs no fetching for the next: it is the module's
     own or, with dynamic VRAM, stays on the device."""
     own = module._parameters.get("weight")
-    if not type(weight) is torch.Tensor and weight is not own:
+    if not is_plain(weight):
         return True  # quantised still: it costs little to unpack
     in_vram = isinstance(stream, tuple) and stream[1] is not None
-    return in_vram or (own is not None and weight.data_ptr() == own.data_ptr() and weight.device == own.device)
+    return in_vram or (is_plain(own) and weight.untyped_storage()._cdata == own.untyped_storage()._cdata)
 
 
 def is_borrowed(stream=None) -> bool:

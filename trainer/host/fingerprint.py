@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from . import patches
-from .own_forwards import is_own, is_plain, slots
+from .own_forwards import is_own, slots
+from .plain import is_plain
 
 PICKS = 16  # values of each weight
 ALL = 2**20  # values of a tensor up to which every one counts

@@ -28,11 +28,14 @@ def blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def alike(model: torch.nn.Module) -> dict[torch.nn.ModuleList, bool]:
-    """The lists that ``blocks`` come from, in their order, and whether all of a list are alike: what one takes, each takes."""
+    """The lists that ``blocks`` come from, in their order, and whether all of a list are alike: what one takes, each takes.
+    A UNet has none."""
 
     def kind(block: torch.nn.Module) -> tuple:
         return type(block), [(name, p.shape) for name, p in block.named_parameters()]
 
+    if isinstance(model, UNetModel):
+        return {}
     lists = [child for child in model.children() if isinstance(child, torch.nn.ModuleList) and any(map(is_block, child))]
     return {child: all(kind(block) == kind(child[0]) for block in child) for child in lists}
 

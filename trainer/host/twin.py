@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 import comfy.ops
 import torch
 
-from .own_forwards import is_plain
 from .layers import is_linear
+from .plain import is_plain
 
 META = torch.device("meta")
 STATE = {"weight_function", "bias_function", "comfy_patched_weights", "prev_comfy_cast_weights", "forward"}  # of being loaded
