@@ -215,11 +215,11 @@ def picture(seed: int, height=64, width=64):
     return torch.nn.functional.interpolate(small, (height, width), mode="bicubic")[0].movedim(0, -1).clamp(0, 1).numpy()
 
 
-def encoded(kind: Kind, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None):
-    """A sample by the family's conditioning nodes from pictures and a caption of its own."""
+def encoded(kind: Kind, seed: int, references: int, dtype=torch.float32, size=(64, 64), caption=None, patcher=None):
+    """A sample by the family's conditioning nodes from pictures and a caption of its own, for a tiny model or ``patcher``."""
     from tiny import module
 
-    family = module("host.families").family_of(model(kind).model, kind.file, references)
+    family = module("host.families").family_of((patcher or model(kind)).model, kind.file, references)
     images = [picture(100 * seed + i, *size) for i in range(references)] + [picture(seed, *size)]
     return module("host.encode").encode(
         family, Clip(kind, dtype), Vae(kind, dtype), f"sample{seed}", images, caption or f"caption {seed}"

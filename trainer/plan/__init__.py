@@ -59,14 +59,20 @@ class Plan:
         more = self.needed // 2  # for which ComfyUI streams more of the weights
         return replace(self, needed=self.needed + more, streamed=self.streamed + more) if self.streamed + more < self.weights else None
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> str:
+        """What is done, without the numbers."""
         again, n = self.how.blocks, self.blocks
         words = "nothing recomputed" if not again else f"{again} of {n} blocks recomputed" if again < n else f"all {n} blocks recomputed"
         words += ", their inputs in system memory" if self.how.inputs_away else ""
         words += f", {gigabytes(self.streamed)} of {gigabytes(self.weights)} of weights streamed" if self.streamed else ""
+        return words
+
+    def __str__(self) -> str:
         if self.counted:
-            return f"{words}; {gigabytes(self.weights - self.streamed + self.counted.total)} counted, {gigabytes(self.room)} free"
-        return f"{words}; " + ("not counted" if self.measured is None else f"the first step took {gigabytes(self.measured)} beside the weights")
+            return f"{self.words}; {gigabytes(self.weights - self.streamed + self.counted.total)} counted, {gigabytes(self.room)} free"
+        known = "not counted" if self.measured is None else f"the first step took {gigabytes(self.measured)} beside the weights"
+        return f"{self.words}; {known}"
 
 
 def gigabytes(size: float) -> str:
@@ -82,7 +88,7 @@ def choose(model, sample: Encoded, batch_size: int, rank: int) -> Plan:
     device, room = model.load_device, memory.room(model)
     weights = 0 if device.type == "cpu" else model.model_size()  # there they lie in the same memory already
     try:
-        return _cheapest(Simulation(model, sample, batch_size, rank, device), weights, room, device)
+        return cheapest(Simulation(model, sample, batch_size, rank, device), weights, room, device)
     except DoesNotFit as error:
         raise DoesNotFit(f"{error}{_nearest(model, sample, batch_size, rank, weights, room)}") from None
     except Exception:  # not every model runs without its weights
@@ -91,7 +97,7 @@ def choose(model, sample: Encoded, batch_size: int, rank: int) -> Plan:
         return Plan(Recompute(n), n, None, memory.guess(model, sample, batch_size) + 16 * trained, weights, room)
 
 
-def _cheapest(simulation: Simulation, weights: int, room: int, device: torch.device) -> Plan:
+def cheapest(simulation: Simulation, weights: int, room: int, device: torch.device) -> Plan:
     n = simulation.blocks
 
     def plan(how: Recompute, streams: bool = False) -> Plan:
@@ -119,7 +125,7 @@ def _nearest(model, sample: Encoded, batch_size: int, rank: int, weights: int, r
 
     def fits(sample: Encoded, batch_size: int) -> bool:
         try:
-            return bool(_cheapest(Simulation(model, sample, batch_size, rank, model.load_device), weights, room, model.load_device))
+            return bool(cheapest(Simulation(model, sample, batch_size, rank, model.load_device), weights, room, model.load_device))
         except DoesNotFit:
             return False
 
