@@ -76,7 +76,7 @@ class Plan:
 
 
 def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def choose(model, sample: Encoded, batch_size: int, rank: int) -> Plan:
@@ -98,39 +98,52 @@ def choose(model, sample: Encoded, batch_size: int, rank: int) -> Plan:
 
 
 def cheapest(simulation: Simulation, weights: int, room: int, device: torch.device) -> Plan:
-    n = simulation.blocks
-
-    def plan(how: Recompute, streams: bool = False) -> Plan:
-        counted = simulation.count(how, streams)
-        needed = counted.adapter + counted.optimizer + int(SLACK * counted.peak)
-        return Plan(how, n, counted, needed, weights, room, max(0, weights + needed - room) if streams else 0)
+    """As ``choose``, for a ``device`` that may be another than the model's."""
 
     def fits(plan: Plan) -> bool:
         return plan.weights - plan.streamed + plan.needed <= room
 
-    if fits(found := plan(NOTHING)):
+    n = simulation.blocks
+    if fits(found := _plan(simulation, NOTHING, weights, room)):
         return found
-    if fits(found := plan(Recompute(n))):
-        return next(found for k in range(1, n + 1) if fits(found := plan(Recompute(k))))
+    if fits(found := _plan(simulation, Recompute(n), weights, room)):
+        return next(found for k in range(1, n + 1) if fits(found := _plan(simulation, Recompute(k), weights, room)))
     if device.type != "cpu":
-        leaving = found.counted.kept - plan(Recompute(n, inputs_away=True)).counted.kept
-        how = Recompute(n, inputs_away=leaving < memory.system_room())
-        if fits(found := plan(how)) or (found := plan(how, streams=True)).needed <= room:
-            return found
-    raise DoesNotFit(f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free.")
+        found = _plan(simulation, _least(simulation, device), weights, room)
+    if not fits(found) and device.type != "cpu":
+        found = _plan(simulation, _least(simulation, device), weights, room, streams=True)
+    if not fits(found):
+        raise DoesNotFit(f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free.")
+    return found
+
+
+def _plan(simulation: Simulation, how: Recompute, weights: int, room: int, streams: bool = False) -> Plan:
+    counted = simulation.count(how, streams)
+    needed = counted.adapter + counted.optimizer + int(SLACK * counted.peak)
+    streamed = min(weights, max(0, weights + needed - room)) if streams else 0
+    return Plan(how, simulation.blocks, counted, needed, weights, room, streamed)
+
+
+def _least(simulation: Simulation, device: torch.device) -> Recompute:
+    """What takes least of the device's memory, as far as there is system memory for it."""
+    n = simulation.blocks
+    if device.type == "cpu":
+        return Recompute(n)
+    leaving = simulation.count(Recompute(n)).kept - simulation.count(Recompute(n, inputs_away=True)).kept
+    return Recompute(n, inputs_away=leaving < memory.system_room())
 
 
 def _nearest(model, sample: Encoded, batch_size: int, rank: int, weights: int, room: int) -> str:
     """What to say of the settings that fit."""
+    device = model.load_device
 
     def fits(sample: Encoded, batch_size: int) -> bool:
-        try:
-            return bool(cheapest(Simulation(model, sample, batch_size, rank, model.load_device), weights, room, model.load_device))
-        except DoesNotFit:
-            return False
+        simulation, streams = Simulation(model, sample, batch_size, rank, device), device.type != "cpu"
+        return _plan(simulation, _least(simulation, device), weights, room, streams).needed <= room
 
     side, found = compat.pixels(model.model, sample.latent), []
-    if batch_size > 1 and (n := next((n for n in range(batch_size - 1, 0, -1) if fits(sample, n)), None)):
+    halves = (batch_size >> i for i in range(1, batch_size.bit_length()))
+    if n := next((n for n in halves if fits(sample, n)), None):
         found.append(f"a batch_size of {n}")
     if smaller := next((size for size in SIZES if fits(sample.resized(size), batch_size)), None):
         found.append(f"a resolution of {round(smaller * side / 64) * 64} in place of {side}")
