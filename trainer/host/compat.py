@@ -122,9 +122,9 @@ def is_at_hand(module: torch.nn.Module, weight: torch.Tensor, stream=None) -> bo
     return in_vram or (is_plain(own) and weight.untyped_storage()._cdata == own.untyped_storage()._cdata)
 
 
-def is_borrowed(stream=None) -> bool:
-    """Whether what was fetched lies in a buffer of a stream, which newer hosts overwrite with the weights of the next."""
-    return isinstance(stream, tuple) and stream[0] is not None
+def is_borrowed(weight: torch.Tensor, stream=None) -> bool:
+    """Whether what was fetched lies in a buffer, which newer hosts overwrite with the weights of the next layer."""
+    return isinstance(stream, tuple) and stream[0] is not None or weight.untyped_storage().nbytes() > weight.nbytes
 
 
 @functools.cache
