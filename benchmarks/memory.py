@@ -6,6 +6,7 @@ pixels, one reference and rank 16.
 """
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -151,25 +152,27 @@ def count(names: list[str], quick: bool) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """For rank 16 and the fewest references: the smallest card that holds all weights and, in brackets, the smallest that
-    trains with some of them streamed; and the bytes beside the weights on the first."""
+    """For rank 16 and the fewest references: the smallest card that holds all weights, in brackets the smallest that
+    trains with some of them streamed, and of how many blocks how many are recomputed on the first; with a star, their
+    inputs in system memory."""
     sizes = sorted({r.size for r in rows})
-    lines = [
-        "| model | weights, GB | " + " | ".join(f"{size} px" for size in sizes) + " |", "|---" * (2 + len(sizes)) + "|"
-    ]  # fmt: skip
-    few = {}
+    lines = ["| model | weights, GB |" + "".join(f" {size} px |" for size in sizes), "|---" * (2 + len(sizes)) + "|"]
+    by_model: dict[tuple[str, str], list[Row]] = {}
     for r in rows:
-        few.setdefault((r.model, r.precision), []).append(r)
-    for (name, precision), of in few.items():
-        least = min(r.references for r in of), min(r.rank for r in of)
-        cells = []
-        for size in sizes:
-            r = next(r for r in of if r.size == size and (r.references, r.rank) == least)
-            streaming = next((card for card in CARDS if r.cards[card]), None)
-            smaller = f" ({streaming})" if streaming and streaming != r.card_gb else ""
-            cells.append(f"{r.card_gb or '-'}{smaller}: +{r.peak_gb:.1f}")
-        lines.append(f"| {name} {precision} | {of[0].weights_gb:.1f} | " + " | ".join(cells) + " |")
+        by_model.setdefault((r.model, r.precision), []).append(r)
+    for (name, precision), of in by_model.items():
+        fewest = min(r.references for r in of), min(r.rank for r in of)
+        shown = [next(r for r in of if (r.size, r.references, r.rank) == (size, *fewest)) for size in sizes]
+        lines.append(f"| {name} {precision} | {of[0].weights_gb:.1f} |" + "".join(f" {cell(r)} |" for r in shown))
     return "\n".join(lines)
+
+
+def cell(r: Row) -> str:
+    streaming = next((card for card in CARDS if r.cards[card]), None)
+    smaller = f" ({streaming})" if streaming != r.card_gb else ""
+    numbers = re.findall(r"\d+", r.plan)
+    blocks = "none" if not numbers else f"{numbers[0]}/{numbers[-1]}" + "*" * ("system memory" in r.plan)
+    return f"{r.card_gb or '-'}{smaller}: {blocks}"
 
 
 def main() -> None:

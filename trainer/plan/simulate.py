@@ -142,8 +142,8 @@ class Simulation:
         with contextlib.ExitStack() as stack:
             stack.enter_context(of_device(self.device, ledger))
             stack.enter_context(lora.attached())
-            stack.enter_context(_phases(found, ledger))
             stack.enter_context(exact_gradients(base, base.diffusion_model, how))
+            stack.enter_context(_phases(base.diffusion_model, found, ledger))
             stack.enter_context(ledger)
             optimizer = torch.optim.AdamW(parameters, foreach=self.device.type == "cuda")
             for p in parameters:
@@ -171,34 +171,36 @@ class Simulation:
 
 
 @contextlib.contextmanager
-def _phases(found: list[torch.nn.Module], ledger: Ledger) -> Iterator[None]:
+def _phases(model: torch.nn.Module, found: list[torch.nn.Module], ledger: Ledger) -> Iterator[None]:
     """Tell the ledger when each block is computed, and when the backward pass comes to it."""
 
     def announced(forward, i: int):
         def run(*args, **kwargs):
-            if "loss" in ledger.phases:  # computed again
-                return forward(*args, **kwargs)
             ledger.enter(("forward", i))
             result = forward(*args, **kwargs)
             for t in result if isinstance(result, (tuple, list)) else [result]:
                 if isinstance(t, torch.Tensor) and t.requires_grad:
                     t.register_hook(lambda _: ledger.enter(("backward", i)))
-            if i == len(found) - 1:
-                ledger.enter("loss")
             return result
 
         return run
 
-    with replaced_forwards({block: announced(block.forward, i) for i, block in enumerate(found)}):
+    def whole(*args, **kwargs):
+        result = its_own(*args, **kwargs)
+        ledger.enter("loss")
+        return result
+
+    its_own, forwards = model.forward, {block: announced(block.forward, i) for i, block in enumerate(found)}
+    with replaced_forwards({model: whole, **forwards}):
         yield
 
 
 def _seen(phases: dict, gradients: list[int], adapter: int, moments: int) -> Seen:
-    n = len(gradients)
-    begun = [phases["forward", i].begun for i in range(n)] + [phases["loss"].begun]
-    found = []
+    begun, found = [phases["loss"].begun], []
+    for i in reversed(range(len(gradients))):  # one that has not been run, as some have no part in this step, takes nothing
+        begun.insert(0, phases["forward", i].begun if ("forward", i) in phases else begun[0])
     for i, gradient in enumerate(gradients):
-        forward_, backward_ = phases["forward", i], phases.get(("backward", i)) or Phase(0, 0)
+        forward_, backward_ = (phases.get((name, i)) or Phase(begun[i], 0) for name in ("forward", "backward"))
         at_backward = begun[i + 1] + sum(gradients[i + 1 :])
         found.append(Block(begun[i + 1] - begun[i], gradient, forward_.peak - begun[i], backward_.peak - at_backward, (forward_, backward_)))
     around = {name: Phase(p.begun - moments, p.peak - moments, p.moved, p.fetched, p.flops) for name, p in phases.items() if isinstance(name, str)}
