@@ -111,8 +111,8 @@ def model(kind, precision: str):
 
 def row(name: str, kind, there, precision: str, tokens: int, size: int, references: int, rank: int) -> Row:
     import torch
-
     import zoo
+
     from tiny import module
 
     plan, device = module("plan"), torch.device("cuda")

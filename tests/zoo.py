@@ -193,12 +193,24 @@ def hash_of(value) -> int:
 
 
 class Vae:
-    """An autoencoder that mixes the pixels of each square at random."""
+    """An autoencoder that mixes the pixels of each square at random; the size of its squares and the number of its
+    channels are told as ComfyUI's tell it."""
 
     def __init__(self, kind: Kind, dtype=torch.float32):
         self.kind, self.dtype = kind, dtype
         generator = torch.Generator().manual_seed(1)
         self.mix = torch.randn(3 * kind.scale**2, kind.channels, generator=generator) / kind.scale
+
+    @property
+    def latent_channels(self):
+        return self.kind.channels
+
+    @property
+    def latent_dim(self):
+        return 3 if self.kind.frames else 2
+
+    def spacial_compression_encode(self):
+        return self.kind.scale
 
     def encode(self, pixels):
         scale = self.kind.scale

@@ -2,6 +2,9 @@
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
+import torch
+
 from .data.dataset import PairedDataset
 from .data.pairs import DatasetError
 from .host import compat, encode, families, forward, memory
@@ -27,11 +30,14 @@ def caption_warning(clip, dataset: PairedDataset) -> str | None:
 
 def encoded(
     model, clip, vae, dataset: PairedDataset, store: Store, encoders: list[str], family: families.Family,
-    on_phase: Callable[[str], None], look: Callable[[encode.Encoded], None],
+    on_phase: Callable[[str], None], look: Callable[[encode.Encoded], bool],
 ) -> Stored:  # fmt: skip
     """Every sample as the nodes of a graph give it; what the store has is not encoded again.
 
-    ``encoders`` is the fingerprint of text encoder and VAE, which are given back to ComfyUI before the model is loaded.
+    First all captions are encoded and then all pictures, since on a small device text encoder and VAE push each other out.
+    ``encoders`` is the fingerprint of both; they are given back to ComfyUI before the model is loaded. ``look(sample)`` is
+    called with the sample that takes most memory once its caption is known, its latents of zeros; what it raises ends the
+    encoding, and where it gives False, the model is tried on that sample before the others are encoded.
 
     Raises:
         ValueError: the model cannot take so many references, or none at all; found before more than one is encoded.
@@ -45,31 +51,66 @@ def encoded(
         ).hexdigest()
         for sample in dataset.samples
     }
-    store.make_room(keys.values())
-    pairs_first = sorted(dataset.samples, key=lambda sample: not sample.starts)
-    for i, sample in enumerate(pairs_first, 1):
-        key = keys[sample.name]
-        if key not in store:
-            on_phase(f"encoding {i}/{len(keys)}  {sample.name}")
-            images = dataset.images(sample)
-            if dataset.has_changed(sample):
-                raise DatasetError(f"A file of {sample.name} has changed since the dataset was read. Queue again.")
-            caption = dataset.caption(sample)
-            store.put(key, encode.encode(family, clip, vae, sample.name, images, caption))
-            memory.check_interrupted()
-        if i == 1:
-            look(store.get(key, sample.name))
+    heard = {name: f"{key}-caption" for name, key in keys.items()}
+    store.make_room([*keys.values(), *heard.values()])
+    missing = [sample for sample in dataset.samples if keys[sample.name] not in store]
+    blank = encode.Blank(vae) if hasattr(vae, "spacial_compression_encode") else vae
+
+    def pictures(sample) -> list[np.ndarray]:
+        images = dataset.images(sample)
+        if dataset.has_changed(sample):
+            raise DatasetError(f"A file of {sample.name} has changed since the dataset was read. Queue again.")
+        return images
+
+    def encoded_by(sample, clip, vae) -> encode.Encoded:
+        return encode.encode(family, clip, vae, sample.name, pictures(sample), dataset.caption(sample))
+
+    def speaker(sample) -> encode.Speaker:
+        return encode.Speaker(clip, store.get(heard[sample.name], sample.name).conditioning)
+
+    def hear(sample) -> encode.Encoded:
+        """Its caption, kept until its pictures are encoded; returns it with latents of zeros."""
+        if heard[sample.name] in store:  # of a run that was cancelled
+            return encoded_by(sample, speaker(sample), blank)
+        listener = encode.Listener(clip)
+        found = encoded_by(sample, listener, blank)
+        store.put(heard[sample.name], encode.Encoded(sample.name, torch.zeros(0), listener.heard))
+        memory.check_interrupted()
+        return found
+
+    def finish(sample) -> None:
+        store.put(keys[sample.name], encoded_by(sample, speaker(sample), vae))
+        store.drop(heard[sample.name])
+        memory.check_interrupted()
+
+    first = max(dataset.samples, key=lambda sample: (len(sample.images), len(dataset.caption(sample))))
+    if first in missing:
+        on_phase(f"captions 1/{len(missing)}  {first.name}")
+    if not look(hear(first) if first in missing else store.get(keys[first.name], first.name)):
+        if first in missing:
+            finish(first)
+            missing.remove(first)
+        memory.release(clip.patcher, vae.patcher)
+        check(model, store.get(keys[first.name], first.name))
+    for i, sample in enumerate(missing, 1):
+        if heard[sample.name] not in store:
+            on_phase(f"captions {i}/{len(missing)}  {sample.name}")
+            hear(sample)
+    memory.release(clip.patcher)
+    for i, sample in enumerate(missing, 1):
+        on_phase(f"pictures {i}/{len(missing)}  {sample.name}")
+        finish(sample)
     memory.release(clip.patcher, vae.patcher)
     return Stored(store, keys)
 
 
-def check(model, sample: encode.Encoded, needed: int) -> None:
-    """Load the model, for work that takes ``needed`` bytes, and try it once on a sample.
+def check(model, sample: encode.Encoded, needed: int = 0) -> None:
+    """Load the model, for training that takes ``needed`` bytes, and try it once on a sample.
 
     Raises:
         ValueError: the model cannot take it, ignores its references, or has something on it that cannot be trained through.
     """
-    memory.load(model, needed)
+    memory.load(model, needed or memory.guess(model, sample, 1))
     predicted = forward.trial(model, sample)
     forward.check_patches(model, sample)
     if sample.references:

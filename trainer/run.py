@@ -250,9 +250,12 @@ def train_once(
         def planned(sample: Encoded) -> Plan:
             return choose(model, sample, settings.batch_size, settings.rank)
 
+        def look(sample: Encoded) -> bool:  # a class that is in no list may read no references, or not fit the encoders
+            return planned(sample).counted is not None and family is not families.GENERIC
+
         if paired:
             store = Store(Path(places.encodings))
-            samples = encoding.encoded(model, clip, vae, dataset, store, encoders, family, on_phase, look=planned)
+            samples = encoding.encoded(model, clip, vae, dataset, store, encoders, family, on_phase, look)
         on_phase("loading the model")
         plan = planned(largest := largest_of(samples))
         encoding.check(model, largest, plan.needed)

@@ -113,7 +113,7 @@ def test_what_stopped_it_is_shown(page, panel):
     train["inputs"][0]["link"] = 99
     load(page, graph)
     queue(page)
-    wait_for(panel, re.compile(r"^Failed( \(encoding 1/6\))?: This model \(SD3\) takes no reference images"))
+    wait_for(panel, re.compile(r"^Failed( \((captions|pictures) 1/6\))?: This model \(SD3\) takes no reference images"))
 
 
 def test_every_dropdown_knows_the_new_lora(page, panel):

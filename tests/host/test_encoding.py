@@ -57,7 +57,7 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
     """`encoded()`: the samples of the folder as a run gets them, and how many texts and pictures were encoded for it."""
     dataset, encoding, families = plain("dataset"), trainer("encoding"), trainer("host.families")
 
-    def run(family=None, limit=2**40, **reading):
+    def run(family=None, limit=2**40, look=lambda sample: True, **reading):
         with plain("cache").Cache() as cache:
             opened, _ = dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, lambda *_: None)
         encoders.clip.texts.clear()
@@ -67,11 +67,63 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
             samples = encoding.encoded(
                 encoders.model, encoders.clip, encoders.vae, opened, store,
                 encoding.encoders_fingerprint(encoders.clip, encoders.vae), family or families.family_of(encoders.model.model),
-                lambda text: None,
+                lambda text: None, look,
             )  # fmt: skip
         return samples, (len(encoders.clip.texts), encoders.vae.pictures)
 
     return run
+
+
+def test_all_captions_are_encoded_before_any_picture(encoded, encoders, monkeypatch):
+    """And each is asked as often as if they took turns. The sample looked at has its shapes, but not its pictures yet."""
+    asked, seen = [], []
+    for encoder, name in ((encoders.clip, "encode_from_tokens_scheduled"), (encoders.vae, "encode")):
+        monkeypatch.setattr(encoder, name, lambda *a, ask=getattr(encoder, name), name=name: (asked.append(name), ask(*a))[1])
+    samples, counts = encoded(look=lambda sample: seen.append((sample, len(asked))) or True)
+    assert asked == ["encode_from_tokens_scheduled"] * 4 + ["encode"] * 8 and counts == (4, 8)
+    ((sample, before),) = seen
+    assert before == 1 and sample.latent.shape == samples[0].latent.shape and not sample.latent.any()
+    assert sample.references[0].shape == samples[0].references[0].shape
+
+
+def test_what_was_heard_is_not_asked_again_after_cancelling(encoded, encoders, monkeypatch):
+    encode = encoders.vae.encode
+
+    def cancelled(pixels):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoders.vae, "encode", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        encoded()
+    assert len(encoders.clip.texts) == 4
+    monkeypatch.setattr(encoders.vae, "encode", encode)
+    assert encoded()[1] == (0, 8)
+
+
+def test_one_after_the_other_gives_what_both_together_give(zoo, trainer):
+    """For every family, to the last bit; and nothing is asked in the second pass that was not heard in the first."""
+    encode, families, equal = trainer("host.encode"), trainer("host.families"), []
+    for kind in zoo.KINDS:
+        for references in () if kind.missing else {0, *kind.references}:
+            for size in ((64, 96), (1024, 1024)):
+                family = families.family_of(zoo.model(kind).model, kind.file, references)
+                images = [zoo.picture(i, *size) for i in range(references + 1)]
+                clip, vae = zoo.Clip(kind), zoo.Vae(kind)
+                wanted = encode.encode(family, clip, vae, "a", images, "a caption")
+                listener = encode.Listener(clip)
+                blank = encode.encode(family, listener, encode.Blank(vae), "a", images, "a caption")
+                speaker = encode.Speaker(SimpleNamespace(tokenize=clip.tokenize), listener.heard)
+                found = encode.encode(family, speaker, vae, "a", images, "a caption")
+                pairs = zip(*(encode.tensors([e.latent, e.conditioning]) for e in (wanted, found, blank)), strict=True)
+                equal += [torch.equal(a, b) and a.shape == c.shape for a, b, c in pairs]
+    assert all(equal) and len(equal) > 100
+
+
+def test_blank_latents_have_the_shapes_of_comfyuis_vaes(comfy, trainer):
+    vae = trainer("host.demo_model").load()[2]
+    pixels = torch.rand(1, 70, 132, 3)
+    with torch.inference_mode():
+        assert trainer("host.encode").Blank(vae).encode(pixels).shape == vae.encode(pixels).shape
 
 
 def test_nothing_is_encoded_twice(encoded):
@@ -170,7 +222,7 @@ def test_text_encoder_and_vae_are_gone_when_the_model_is_loaded(encoded, encoder
     loop = trainer("loop")
     with torch.inference_mode():
         loop.train(encoders.model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: None)
-    assert beside == [[], []]
+    assert beside == [[]], "loaded once, when they are gone"
 
 
 def test_a_damaged_file_is_made_again(encoded, tmp_path):
@@ -238,14 +290,14 @@ def test_a_file_that_changes_meanwhile_is_named(encoded, encoders, folder, monke
 def test_a_model_without_references_is_refused_before_the_rest_is_encoded(encoded, encoders, zoo):
     encoders.model = zoo.model(next(kind for kind in zoo.KINDS if kind.name == "SD3"))
     with pytest.raises(ValueError, match="SD3.*takes no reference images"):
-        encoded()
+        encoded(look=lambda sample: False)
     assert len(encoders.clip.texts) == 1
 
 
 def test_latents_of_another_model_are_refused_before_the_rest_is_encoded(encoded, encoders, zoo):
     encoders.model = zoo.model(next(kind for kind in zoo.KINDS if kind.name == "FLUX.2"))
     with pytest.raises(ValueError, match="Flux2 cannot take photo0, whose latent is 8 x 8 with 16 channels.*VAE"):
-        encoded()
+        encoded(look=lambda sample: False)
     assert len(encoders.clip.texts) == 1
 
 

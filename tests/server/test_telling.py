@@ -92,7 +92,7 @@ def test_an_error_is_the_last_that_is_told(client, training, heard):
     client.get("/pairlora/told", workflow="w", client=name)
     last = heard(lambda: run_as(client, graph, name), name)[-1]
     assert last["ended"] and last["failed"]
-    assert re.match(r"Failed( \(encoding 1/6\))?: This model \(SD3\) takes no reference images", last["text"])
+    assert re.match(r"Failed( \((captions|pictures) 1/6\))?: This model \(SD3\) takes no reference images", last["text"])
 
 
 def test_the_log_has_the_report_and_some_steps_and_no_time_is_left_before_it_is_known(client, server, training):

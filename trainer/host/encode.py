@@ -1,4 +1,5 @@
 """From decoded images and a caption to what the model is conditioned on, by the very nodes a generation graph uses."""
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -54,12 +55,77 @@ class Encoded:
 def encode(
     family: Family, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, name: str, images: list[np.ndarray], caption: str
 ) -> Encoded:
-    """A sample from images of (height, width, 3) in 0..1, references first and target last."""
+    """A sample from images of (height, width, 3) in 0..1, references first and target last.
+
+    Where memory is short, text encoder and VAE push each other out: one can be asked for all samples first, as a Listener,
+    then the other, with a Speaker of what was heard.
+    """
     *references, target = (torch.from_numpy(image)[None] for image in images)
     with torch.inference_mode():
         conditioning = family.condition(clip, vae, Edit(caption, references, tuple(target.shape[1:3])))
         latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
     return Encoded(name, *copied((latent, conditioning), "cpu"))
+
+
+class Listener:
+    """A text encoder that keeps what it is asked and says, as [digest of the tokens, CONDITIONING] in ``heard``."""
+
+    def __init__(self, clip: comfy.sd.CLIP):
+        self.clip, self.heard = clip, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.clip, name)
+
+    def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+        said = self.clip.encode_from_tokens_scheduled(tokens, *args, **kwargs)
+        self.heard.append([digest([tokens, args, kwargs]), copied(said, "cpu")])
+        return said
+
+
+class Speaker:
+    """A text encoder that says again what a Listener has heard; what it was not asked it asks the encoder itself."""
+
+    def __init__(self, clip: comfy.sd.CLIP, heard: list):
+        self.clip, self.heard = clip, dict(map(tuple, heard))
+
+    def __getattr__(self, name: str):
+        return getattr(self.clip, name)
+
+    def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
+        known = self.heard.get(digest([tokens, args, kwargs]))
+        return self.clip.encode_from_tokens_scheduled(tokens, *args, **kwargs) if known is None else copied(known, "cpu")
+
+
+class Blank:
+    """A VAE that makes latents of zeros in the shapes of its own."""
+
+    def __init__(self, vae: comfy.sd.VAE):
+        self.vae = vae
+
+    def __getattr__(self, name: str):
+        return getattr(self.vae, name)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(1, channels, height, width), or (1, channels, 1, height, width) of a VAE for videos, from (1, height, width, 3)."""
+        scale = self.vae.spacial_compression_encode()
+        frames = [1] * (self.vae.latent_dim == 3)
+        return torch.zeros(1, self.vae.latent_channels, *frames, *(max(1, side // scale) for side in pixels.shape[1:3]))
+
+
+def digest(value) -> str:
+    """A hash of nested lists, tuples and dicts with tensors."""
+    sha = hashlib.sha256(repr(_without_tensors(value)).encode())
+    for t in tensors(value):
+        sha.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def _without_tensors(value):
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape)
+    if isinstance(value, (list, tuple)):
+        return [_without_tensors(v) for v in value]
+    return {k: _without_tensors(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def copied(value, device):

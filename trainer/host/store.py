@@ -61,6 +61,10 @@ class Store:
         except (OSError, safetensors.SafetensorError) as error:
             raise OSError(f"{sample.name} cannot be kept in {self.folder}: {error}. Make room there.") from error
 
+    def drop(self, key: str) -> None:
+        with contextlib.suppress(OSError):
+            self._file(key).unlink(missing_ok=True)
+
     def make_room(self, wanted: Collection[str]) -> None:
         """Delete the files that were used least recently, but for the ``wanted`` keys, until the folder is within its
         limit. Another ComfyUI may do the same at the same time."""
