@@ -12,6 +12,7 @@ from ..trainer import run
 from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
 from ..trainer.loop import Settings
+from ..trainer.lora import files
 from . import limits, upstream
 from .dataset import Dataset
 from .telling import Telling
@@ -71,13 +72,21 @@ class PairLoRASettings(io.ComfyNode):
                     "made with. uniform takes all alike, logit-normal favours the middle, resolution-shifted also moves "
                     "it towards more noise for larger images.",
                 ),
+                io.Combo.Input(
+                    "save_as",
+                    options=list(files.DTYPES),
+                    default="float32",
+                    optional=True,
+                    tooltip="How the numbers of the LoRA's file are stored. Start with float32; bf16 and fp16 make it half "
+                    "as large, for a change that is smaller than what ComfyUI rounds away itself.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
 
     @classmethod
-    def execute(cls, rank, batch_size, seed, timesteps="family default"):
-        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps))
+    def execute(cls, rank, batch_size, seed, timesteps="family default", save_as="float32"):
+        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps, save_as))
 
 
 def output_type(class_type: str, slot: int) -> str | None:

@@ -27,6 +27,7 @@ class Settings:
     batch_size: int = 1
     seed: int = 0
     timesteps: str = "family default"  # see sampling.sigmas
+    save_as: str = "float32"  # see lora.files.DTYPES
 
 
 def train(

@@ -78,7 +78,8 @@ def lora_path(name: str) -> PurePosixPath:
 def identity(base: list[str | int], dataset: str, settings: Settings, learning_rate: float) -> str:
     """A hash of everything a run is trained from, beyond the number of steps: ``base`` and ``dataset`` are fingerprints
     of the models and how they are asked, and of the samples."""
-    parts = {"dataset": dataset, "base": base, "settings": asdict(settings), "learning_rate": learning_rate}
+    trained_by = {name: value for name, value in asdict(settings).items() if name != "save_as"}
+    parts = {"dataset": dataset, "base": base, "settings": trained_by, "learning_rate": learning_rate}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -186,21 +187,36 @@ class Record:
                 failure = error
         raise failure
 
-    def place(self, loras: str, name: str) -> str:
+    def saved_as(self, dtype: str) -> Path:
+        """The file of the weights in one of ``files.DTYPES``; raises ValueError as ``files.rounded`` does."""
+        if dtype == "float32":
+            return self.weights
+        file = self.weights.with_suffix(f".{dtype}{SUFFIX}")
+        if file.exists():
+            return file
+        with safetensors.safe_open(self.weights, "pt") as opened:
+            header = opened.metadata()
+        tensors = files.rounded(safetensors.torch.load_file(self.weights), dtype)
+        with whole(file) as unfinished:
+            safetensors.torch.save_file(tensors, unfinished, header)
+        return file
+
+    def place(self, loras: str, name: str, dtype: str = "float32") -> str:
         """The LoRA's file name in the loras folder: there already, or copied under ``name``, numbered where that is
         taken by another file."""
-        note, folder = self.read() or {"files": {}}, Path(loras)
-        first = folder / note["files"].get(name, name + SUFFIX)
+        note, folder, source = self.read() or {"files": {}}, Path(loras), self.saved_as(dtype)
+        known = name if dtype == "float32" else f"{name} {dtype}"
+        first = folder / note["files"].get(known, name + SUFFIX)
         first.parent.mkdir(parents=True, exist_ok=True)
         for file in _numbered(first):
             if not file.exists():
                 with whole(file) as unfinished:
-                    shutil.copyfile(self.weights, unfinished)
-            elif not filecmp.cmp(self.weights, file, shallow=False):
+                    shutil.copyfile(source, unfinished)
+            elif not filecmp.cmp(source, file, shallow=False):
                 continue
             found = file.relative_to(folder)
-            if note["files"].get(name) != found.as_posix():
-                self.write({**note, "files": {**note["files"], name: found.as_posix()}})
+            if note["files"].get(known) != found.as_posix():
+                self.write({**note, "files": {**note["files"], known: found.as_posix()}})
             return str(found)
 
 
@@ -235,7 +251,7 @@ def train_once(
     warnings = [warning for warning in warnings if warning]
     record = Record(places.output, name, key, steps, places.spare)
     if note := record.read():
-        return _result(record, note, safetensors.torch.load_file(record.weights), places.loras, name, warnings)
+        return _result(record, note, settings.save_as, places.loras, name, warnings)
 
     inject.check_rank(model.model.diffusion_model, settings.rank)
     untrained = inject.untrained(model.model.diffusion_model, settings.rank)
@@ -290,21 +306,22 @@ def train_once(
     except Exception as error:
         note["refused"] = f"{error} The LoRA is kept as {record.weights}; delete that folder to train again."
     record.write(note)
-    return _result(record, note, tensors, places.loras, name, warnings)
+    if "refused" not in note and settings.save_as != "float32":  # each of A and B may be off by half of eps
+        apply.prove(model, record.saved_as(settings.save_as), lora, torch.finfo(files.DTYPES[settings.save_as]).eps)
+    return _result(record, note, settings.save_as, places.loras, name, warnings)
 
 
-def _result(
-    record: Record, note: dict, tensors: dict[str, torch.Tensor], loras: str, name: str, warnings: list[str]
-) -> Result:
+def _result(record: Record, note: dict, save_as: str, loras: str, name: str, warnings: list[str]) -> Result:
     """A finished run's LoRA, in the loras folder where that can be; raises RuntimeError when it has failed the proof."""
     if "refused" in note:
         raise RuntimeError(note["refused"])
     try:
-        file = record.place(loras, name)
+        file = record.place(loras, name, save_as)
     except OSError as error:
         file = str(record.weights)
         reason = error.strerror or error
         warnings = [*warnings, f"The LoRA could not be put into {loras} ({reason}). It is kept as {file}; Load LoRA takes that path."]
     if record.folder != record.folders[0]:
         warnings = [*warnings, f"{record.folders[0]} could not be written, so the run is kept in {record.folder}."]
+    tensors = files.rounded(safetensors.torch.load_file(record.weights), save_as)
     return Result(tensors, file, "\n".join([f"{file}: {note['report']}", *warnings]))

@@ -21,7 +21,7 @@ def train(trainer, tiny, base, tmp_path):
     places = run.Places(*(str(tmp_path / name) for name in ("output", "loras", "encodings")),
                         (str(tmp_path / "user/runs"), str(tmp_path / "temp/runs")))  # fmt: skip
 
-    def start(name="edit", on_step=lambda step: None, seed=0):
+    def start(name="edit", on_step=lambda step: None, seed=0, **settings):
         seen = SimpleNamespace(steps=0, phases=[], output=tmp_path / "output", loras=tmp_path / "loras", root=tmp_path)
         start.last = seen
 
@@ -30,7 +30,7 @@ def train(trainer, tiny, base, tmp_path):
             on_step(step)
 
         seen.result = run.train_once(
-            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed), 3, 1e-3, name, places=places, base_file="",
+            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed, **settings), 3, 1e-3, name, places=places, base_file="",
             lora_files=[], graph={}, on_step=step_done, on_phase=seen.phases.append, on_warning=lambda text: None,
         )  # fmt: skip
         return seen
@@ -195,3 +195,33 @@ def test_the_file_is_what_was_trained(train):
     assert all(torch.isfinite(tensor).all() for tensor in run.result.lora.values()) and run.steps == 3
     saved = safetensors.torch.load_file(run.loras / "edit.safetensors")
     assert saved.keys() == run.result.lora.keys() and all(torch.equal(saved[k], v) for k, v in run.result.lora.items())
+
+
+@pytest.mark.parametrize("save_as, dtype, tolerance", [("bf16", torch.bfloat16, 4e-3), ("fp16", torch.float16, 5e-4)])
+def test_the_file_may_be_half_as_large(train, base, trainer, save_as, dtype, tolerance):
+    """Without training again, and each beside the other; what it adds to the layers is nearly what float32 adds."""
+    whole, half = train(), train(save_as=save_as)
+    assert half.steps == 0 and half.result.lora_name == "edit_02.safetensors"
+    assert all(t.dtype == dtype for t in half.result.lora.values())
+    sizes = [(run.loras / run.result.lora_name).stat().st_size for run in (whole, half)]
+    tensors = [sum(t.nbytes for t in run.result.lora.values()) for run in (whole, half)]
+    assert tensors[0] == 2 * tensors[1] and sizes[0] - sizes[1] == pytest.approx(tensors[1], rel=0.1)
+    effects = []
+    for run in (whole, half):
+        lora = safetensors.torch.load_file(run.loras / run.result.lora_name)
+        layers = trainer("host.apply").added(base, trainer("host.apply").with_lora(base, lora, 1.0))
+        assert 2 * len(layers) == len(lora)
+        effects.append(torch.cat([
+            (lora[key].float() @ lora[key.replace("lora_up", "lora_down")].float()).flatten() for key in lora if "lora_up" in key
+        ]))  # fmt: skip
+    error = ((effects[1] - effects[0]).norm() / effects[0].norm()).item()
+    print(f"the effect of a LoRA saved as {save_as} is off by {error:.2%}")
+    assert error < tolerance
+    assert train(save_as=save_as).result.lora_name == "edit_02.safetensors" and train().result.lora_name == "edit.safetensors"
+
+
+def test_float16_has_no_room_for_what_is_too_large(trainer):
+    lora = {"a": torch.ones(2), "b": torch.full((2,), 1e6)}
+    with pytest.raises(ValueError, match="b has values beyond the range of fp16. Choose bf16"):
+        trainer("lora.files").rounded(lora, "fp16")
+    assert trainer("lora.files").rounded(lora, "float32")["b"].dtype == torch.float32

@@ -16,6 +16,9 @@ PATH = re.compile(rf"(?<![\w/.\\])(?:{DRIVE}|{SLASH}[^\s\"'<>|/]+/)[^\s\"'<>|]*"
 
 
 
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def metadata(
     name: str, key: str, family: str, about: About, settings, steps: int, learning_rate: float, seconds: float,
     base: str, base_file: str, graph: dict[str, object] | None, plan: str,
@@ -83,6 +86,14 @@ def without_paths(value):
 
 def _last_part(path: str) -> str:
     return re.split(r"[\\/]", path.strip("\\/\"' "))[-1]
+
+
+def rounded(lora: dict[str, torch.Tensor], save_as: str) -> dict[str, torch.Tensor]:
+    """The LoRA in one of DTYPES. Raises ValueError when float16 has no room for it."""
+    found = {key: value.to(DTYPES[save_as]) for key, value in lora.items()}
+    if beyond := next((key for key, value in found.items() if not torch.isfinite(value).all()), None):
+        raise ValueError(f"{beyond} has values beyond the range of {save_as}. Choose bf16 or float32 in Training Settings.")
+    return found
 
 
 def named(lora: dict[str, torch.Tensor], family: str) -> dict[str, torch.Tensor]:
