@@ -103,8 +103,8 @@ def lasting_weights() -> Iterator[None]:
             weight, bias, *stream = fetch(module, *args, **kwargs)
         if not torch.is_grad_enabled():  # within FrozenLinear
             if recompute.is_wanted(module) and not compat.is_at_hand(module, weight, *stream):
-                own = weight.clone() if compat.is_borrowed(weight, *stream) else weight
-                recompute.weights[module] = own, None, *stream
+                borrowed = compat.is_borrowed(weight, *stream)
+                recompute.weights[module] = (weight.clone(), None) if borrowed else (weight, None, *stream)
             return weight, bias, *stream
         if stream and stream[0] is not None:
             fetched[module] = weight, bias

@@ -118,7 +118,7 @@ def is_at_hand(module: torch.nn.Module, weight: torch.Tensor, stream=None) -> bo
     own = module._parameters.get("weight")
     if not is_plain(weight):
         return True  # quantised still: it costs little to unpack
-    in_vram = isinstance(stream, tuple) and stream[1] is not None
+    in_vram = isinstance(stream, tuple) and isinstance(stream[1], torch.device)
     return in_vram or (is_plain(own) and weight.untyped_storage()._cdata == own.untyped_storage()._cdata)
 
 

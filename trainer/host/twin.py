@@ -25,7 +25,8 @@ def twin(model, depths: dict[torch.nn.ModuleList, int] | None = None, streamed: 
     Lists of its blocks are cut to ``depths``. If ``streamed``, the weights of Linears lie on the CPU (without storage),
     from where every use brings them.
     """
-    base = _twin(model.model, depths or {}, streamed)
+    with torch.inference_mode(False):
+        base = _twin(model.model, depths or {}, streamed)
     base.device = META
     return Twin(base)
 
