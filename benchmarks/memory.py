@@ -79,7 +79,7 @@ def precisions(name: str) -> list[str]:
 class Row:
     """Of the smallest card that all weights find room on: the ``plan``, and the bytes beside the weights that a step takes
     (adapter, gradients, optimizer, activations) as ``peak_gb``, in 10^9 bytes. ``cards`` says what is done on each, None
-    where it does not fit."""
+    where it does not fit, and ``step`` is all that was counted: see ``Counted`` in trainer/plan/simulate.py."""
 
     model: str
     precision: str
@@ -91,6 +91,7 @@ class Row:
     plan: str
     card_gb: int | None
     cards: dict[int, str | None]
+    step: dict[str, int]
 
 
 def model(kind, precision: str):
@@ -130,6 +131,7 @@ def row(name: str, kind, there, precision: str, tokens: int, size: int, referenc
     return Row(
         name, precision, size, references, rank, weights / 1e9, round(best.counted.total / 1e9, 3) if best else 0.0,
         best.words if best else "", resident, {card: found and found.words for card, found in chosen.items()},
+        vars(best.counted) if best else {},
     )  # fmt: skip
 
 

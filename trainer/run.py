@@ -286,19 +286,21 @@ def train_once(
             warnings.append(warning)
             on_warning(warning)
 
-        plans = []
-        lora = train(
-            model, samples, settings, steps, learning_rate, step_done, plan, on_warning=say, on_plan=plans.append
-        )
+        def use(chosen: Plan) -> None:
+            nonlocal plan
+            plan = chosen
+            logging.info(f"PairLoRA: memory: {plan}")
+
+        lora = train(model, samples, settings, steps, learning_rate, step_done, plan, on_warning=say, on_plan=use)
         seconds, tenth = time.monotonic() - start, max(1, steps // 10)
         tensors = files.named(lora, family.name)
         record.save(tensors, files.metadata(
-            name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph, str(plans[-1])
+            name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph, str(plan)
         ))  # fmt: skip
     report = (
         f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.batch_size}, rank {settings.rank}, learning rate "
         f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
-        f"{sum(losses[-tenth:]) / tenth:.4f} at last\nMemory: {plans[-1]}"
+        f"{sum(losses[-tenth:]) / tenth:.4f} at last\nMemory: {plan}"
     )
     note = {"files": {}, "report": report, "seconds": seconds, "losses": losses}
     try:

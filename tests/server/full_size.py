@@ -78,7 +78,8 @@ class Gradient:
         pack = next(m for m in sys.modules if m.endswith("pairlora.trainer.loop")).removesuffix("loop")
         tiny.module = lambda module: importlib.import_module(pack + module)
         memory = tiny.module("host.memory")
-        memory.load(model, tiny.module("plan").choose(model, dataset.samples[0], 1, 16).needed)
+        plan = tiny.module("plan").choose(model, dataset.samples[0], 1, 16)
+        memory.load(model, plan.needed)
         before = base(model)
         training = tiny.Training(model, rank=16, checkpointing=True, scale=0.01)
         samples = [tiny.module("host.forward").condition(model, sample) for sample in dataset.samples]
@@ -92,6 +93,7 @@ class Gradient:
             "parameters": sum(p.numel() for p in model.model.diffusion_model.parameters()),
             "loaded": model.loaded_size() / model.model_size(),
             "peak": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,
+            "plan": str(plan),
         }
         return {"ui": {"text": [json.dumps(seen)]}}
 

@@ -57,22 +57,26 @@ class Plan:
         if not self.how.inputs_away:
             return replace(self, how=Recompute(self.blocks, inputs_away=True))
         more = self.needed // 2  # for which ComfyUI streams more of the weights
-        return replace(self, needed=self.needed + more, streamed=self.streamed + more) if self.streamed + more < self.weights else None
+        if self.streamed + more >= self.weights:
+            return None
+        return replace(self, needed=self.needed + more, streamed=self.streamed + more)
 
     @property
     def words(self) -> str:
         """What is done, without the numbers."""
         again, n = self.how.blocks, self.blocks
-        words = "nothing recomputed" if not again else f"{again} of {n} blocks recomputed" if again < n else f"all {n} blocks recomputed"
-        words += ", their inputs in system memory" if self.how.inputs_away else ""
-        words += f", {gigabytes(self.streamed)} of {gigabytes(self.weights)} of weights streamed" if self.streamed else ""
-        return words
+        words = [f"{f'{again} of' if again < n else 'all'} {n} blocks recomputed" if again else "nothing recomputed"]
+        if self.how.inputs_away:
+            words.append("their inputs in system memory")
+        if self.streamed:
+            words.append(f"{gigabytes(self.streamed)} of {gigabytes(self.weights)} of weights streamed")
+        return ", ".join(words)
 
     def __str__(self) -> str:
         if self.counted:
             return f"{self.words}; {gigabytes(self.weights - self.streamed + self.counted.total)} counted, {gigabytes(self.room)} free"
-        known = "not counted" if self.measured is None else f"the first step took {gigabytes(self.measured)} beside the weights"
-        return f"{self.words}; {known}"
+        measured = self.measured and f"the first step took {gigabytes(self.measured)} beside the weights"
+        return f"{self.words}; {measured or 'not counted'}"
 
 
 def gigabytes(size: float) -> str:
@@ -113,7 +117,9 @@ def cheapest(simulation: Simulation, weights: int, room: int, device: torch.devi
     if not fits(found) and device.type != "cpu":
         found = _plan(simulation, _least(simulation, device), weights, room, streams=True)
     if not fits(found):
-        raise DoesNotFit(f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free.")
+        raise DoesNotFit(
+            f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free."
+        )
     return found
 
 

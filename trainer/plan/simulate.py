@@ -3,7 +3,7 @@ run a few times, and a step of the whole model put together from that, for every
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -94,7 +94,8 @@ class Simulation:
         """All that the numbers depend on."""
         weights = tuple((p.shape, p.dtype) for p in self.diffusion_model.parameters())
         dtype = compat.compute_dtype(self.model.model)
-        return type(self.diffusion_model), hash(weights), dtype, conditioned.signature(), self.batch, self.rank, self.device
+        shapes = conditioned.signature(), self.batch, self.rank
+        return type(self.diffusion_model), hash(weights), dtype, shapes, self.device
 
     def count(self, how: Recompute, streamed: bool = False) -> Counted:
         """Put together from blocks that keep everything and blocks that keep their inputs."""
@@ -124,7 +125,8 @@ class Simulation:
         places, start = [], 0
         for of in self.lists:
             n, few = len(of), self.depths.get(of, len(of))
-            places += [start + (i if i < min(few, FEW - 1) else few - 1 if i == n - 1 else FEW - 2) for i in range(n)]
+            middle = [few - 2] * (n - few)
+            places += [start + i for i in (*range(few - 1), *middle, few - 1)]
             start += few
         return places or list(range(self.blocks))
 
@@ -202,6 +204,10 @@ def _seen(phases: dict, gradients: list[int], adapter: int, moments: int) -> See
     for i, gradient in enumerate(gradients):
         forward_, backward_ = (phases.get((name, i)) or Phase(begun[i], 0) for name in ("forward", "backward"))
         at_backward = begun[i + 1] + sum(gradients[i + 1 :])
-        found.append(Block(begun[i + 1] - begun[i], gradient, forward_.peak - begun[i], backward_.peak - at_backward, (forward_, backward_)))
-    around = {name: Phase(p.begun - moments, p.peak - moments, p.moved, p.fetched, p.flops) for name, p in phases.items() if isinstance(name, str)}
+        rises = forward_.peak - begun[i], backward_.peak - at_backward
+        found.append(Block(begun[i + 1] - begun[i], gradient, *rises, (forward_, backward_)))
+    around = {
+        name: replace(phase, begun=phase.begun - moments, peak=phase.peak - moments)
+        for name, phase in phases.items() if isinstance(name, str)
+    }  # fmt: skip
     return Seen(found, begun[0] - moments, around, adapter, moments)
