@@ -300,9 +300,9 @@ def train_once(
     report = (
         f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.batch_size}, rank {settings.rank}, learning rate "
         f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
-        f"{sum(losses[-tenth:]) / tenth:.4f} at last\nMemory: {plan}"
+        f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
-    note = {"files": {}, "report": report, "seconds": seconds, "losses": losses}
+    note = {"files": {}, "report": report, "memory": f"Memory: {plan}", "seconds": seconds, "losses": losses}
     try:
         apply.prove(model, record.weights, lora)
     except Exception as error:
@@ -326,4 +326,5 @@ def _result(record: Record, note: dict, save_as: str, loras: str, name: str, war
     if record.folder != record.folders[0]:
         warnings = [*warnings, f"{record.folders[0]} could not be written, so the run is kept in {record.folder}."]
     tensors = files.rounded(safetensors.torch.load_file(record.weights), save_as)
-    return Result(tensors, file, "\n".join([f"{file}: {note['report']}", *warnings]))
+    lines = [f"{file}: {note['report']}", *warnings, note.get("memory", "")]
+    return Result(tensors, file, "\n".join(filter(None, lines)))
