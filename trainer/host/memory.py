@@ -17,9 +17,9 @@ def room(model: comfy.model_patcher.ModelPatcher) -> int:
     """
     device, management = model.load_device, comfy.model_management
     free = management.get_free_memory(device) - management.extra_reserved_memory()
-    if device.type == "cpu":
-        return int(free)
-    return int(free + sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device))
+    if device.type != "cpu":
+        free += sum(m.model_loaded_memory() for m in management.current_loaded_models if m.device == device)
+    return max(0, int(free))
 
 
 def system_room() -> int:
