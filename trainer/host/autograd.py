@@ -96,7 +96,7 @@ def lasting_weights() -> Iterator[None]:
         if t is None or (own and is_plain(t) and not t.is_inference()):
             return t
         # ComfyUI-GGUF's tensors, which newer hosts give to norms and convolutions too, are their own clones
-        return (t if hasattr(t, "__tensor_flatten__") else t.as_subclass(torch.Tensor)).clone()
+        return (t if is_plain(t) or hasattr(t, "__tensor_flatten__") else t.as_subclass(torch.Tensor)).clone()
 
     def fetch_to_keep(module: torch.nn.Module, *args, **kwargs):
         with torch.inference_mode():

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -61,11 +62,10 @@ def recomputed(model: torch.nn.Module, how: Recompute) -> Iterator[None]:
         def run(*args, **kwargs):
             # One shared dict goes through all blocks and is updated between them: recompute with what was seen now.
             seen = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
-            if not how.inputs_away:
-                return checkpoint(forward, *args, use_reentrant=False, context_fn=_contexts, **seen)
             if first:
                 last.clear()
-            return checkpoint(_from_system_memory(forward, last, args, seen), use_reentrant=False, context_fn=_contexts)
+            call = _from_system_memory(forward, last, args, seen) if how.inputs_away else partial(forward, *args, **seen)
+            return checkpoint(call, **OPTIONS)  # without arguments, by whose devices older torch looks for modules
 
         return run
 
@@ -79,6 +79,10 @@ def recomputed(model: torch.nn.Module, how: Recompute) -> Iterator[None]:
 
 def _contexts():
     return contextlib.nullcontext(), _recomputing()
+
+
+# Nothing is drawn at random in a block: what would is left out or refused, see patches.py.
+OPTIONS = {"use_reentrant": False, "preserve_rng_state": False, "context_fn": _contexts}
 
 
 def _from_system_memory(forward, last: list["Away"], args: tuple, kwargs: dict):
