@@ -189,7 +189,9 @@ class Native:
 
         self.nodes, self.case, self.samples = comfy_extras.nodes_train, case, pack.samples
         self.model = zoo.model(case.kind, case.dtype)
-        self.copies_the_base = "force_deepcopy" in inspect.signature(self.model.clone).parameters
+        self.reads_it_again = "force_deepcopy" in inspect.signature(self.model.clone).parameters
+        if self.reads_it_again:  # in newer hosts, from the file that a loader had it from
+            self.model.cached_patcher_init = (lambda **_: zoo.model(case.kind, case.dtype), ())
 
     @staticmethod
     def is_there() -> bool:
