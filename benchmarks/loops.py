@@ -5,11 +5,10 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import comfy.model_management
 import torch
+import zoo
 from torch.utils.checkpoint import checkpoint
 
-import zoo
 from tiny import module
 
 HEAD = 128  # the width of a head, as in the released models

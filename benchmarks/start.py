@@ -13,12 +13,12 @@ from unittest import mock
 import comfy.ops
 import memory
 import torch
+import zoo
 from comfy.ldm.modules.diffusionmodules.model import Encoder
 from comfy.text_encoders import t5
-
-import zoo
-from launch import ROOT
 from loops import Case, Pack
+
+from launch import ROOT
 from tiny import module
 
 RATE = 250e12  # floating-point operations a second, a quarter of what an H100's data sheet says for bf16
@@ -136,7 +136,7 @@ def stored(sample) -> float:
 def encoding() -> tuple[int, int]:
     """Floating-point operations that T5-XXL and the encoder of FLUX.1's VAE need for a pair, and the bytes of their weights."""
     config = json.loads(Path(t5.__file__).with_name("t5_config_xxl.json").read_text(encoding="utf-8"))
-    with torch.device("meta"), torch.inference_mode():
+    with torch.device("meta"), torch.no_grad():
         text = t5.T5(config, torch.bfloat16, "meta", comfy.ops.manual_cast)
         vae = Encoder(ch=128, out_ch=3, ch_mult=(1, 2, 4, 4), num_res_blocks=2, attn_resolutions=[], in_channels=3,
                       resolution=256, z_channels=16)  # fmt: skip
