@@ -139,6 +139,7 @@ class Diffusers:
         import diffusers
         import peft
 
+        diffusers.logging.set_verbosity_error()  # it doubts weights in bf16
         double, single = case.depth
         torch.manual_seed(0)
         self.case, self.samples = case, pack.samples
