@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests")]
 
 PACKAGES = ("diffusers==0.39.0",)
+KEYS = ("step_vs_bare", "step_vs_diffusers", "native_speedup", "native_memory", "kernels_vs_bare", "live_vs_bare",
+        "plan_error_max")  # fmt: skip
 
 
 def row(*cells: object) -> None:
@@ -225,6 +227,20 @@ def plan_error() -> float:
     return round(worst, 6)
 
 
+def figures(quick: bool) -> dict[str, float | None]:
+    """Print the table; returns the worst ratios."""
+    import torch
+
+    row("what", "setting", f"CPU seconds, medians (ratios: least to most); {os.cpu_count()} cores, torch {torch.__version__}")
+    found = against_others(quick) | against_native(quick) | {"kernels_vs_bare": launches()}
+    start()
+    growth(quick)
+    levers()
+    on_device()
+    found["plan_error_max"] = plan_error()
+    return {key: found[key] for key in KEYS}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer settings and rounds")
@@ -240,22 +256,10 @@ def main() -> None:
 
     launch.choose_device()
     launch.load_pack()
-    import torch
-
     began = time.monotonic()
-    row("what", "setting", f"CPU seconds, medians (ratios: least to most); {os.cpu_count()} cores, torch {torch.__version__}")
-    found = against_others(asked.quick)
-    found |= against_native(asked.quick)
-    found["kernels_vs_bare"] = launches()
-    start()
-    growth(asked.quick)
-    levers()
-    on_device()
-    found["plan_error_max"] = plan_error()
+    found = figures(asked.quick)
     row("all of this", "", f"{time.monotonic() - began:.0f} s")
-    keys = ("step_vs_bare", "step_vs_diffusers", "native_speedup", "native_memory", "kernels_vs_bare", "live_vs_bare",
-            "plan_error_max")  # fmt: skip
-    print(json.dumps({key: found[key] for key in keys}))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
