@@ -45,21 +45,18 @@ def test_the_allocator_says_the_same(zoo, tiny, trainer, kinds, dtype, part):
 
 
 def test_blocks_that_are_not_run_are_counted_as_if_they_were(zoo, trainer, kinds, monkeypatch):
-    simulate, recompute = trainer("plan.simulate"), trainer("host.recompute")
-    for name in ("FLUX.1 Kontext", "Z-Image"):
-        kind = kinds[name]
-        model, sample = zoo.model(kind), zoo.encoded(kind, 0, min(1, len(kind.references)), size=(128, 128))
-        counts = []
-        for few in (simulate.FEW, 1000):
-            monkeypatch.setattr(simulate, "known", OrderedDict())
-            simulation = simulate.Simulation(model, sample, 1, 4, torch.device("cuda"))
-            simulation.depths = {of: min(len(of), few) for of in simulation.depths}
-            n = simulation.blocks
-            hows = [recompute.Recompute(k) for k in (0, 1, n // 2, n)] + [recompute.Recompute(n, True)]
-            counts.append([simulation.count(how) for how in hows] + [simulation.count(hows[-1], streamed=True)])
-        for cut, whole in zip(*counts):
-            assert cut.peak == pytest.approx(whole.peak, rel=0.01) and cut.kept == pytest.approx(whole.kept, rel=0.01)
-            assert (cut.adapter, cut.flops, cut.fetched) == (whole.adapter, whole.flops, whole.fetched)
+    simulate, recompute, kind = trainer("plan.simulate"), trainer("host.recompute"), kinds["FLUX.1 Kontext"]
+    model, sample, counts = zoo.model(kind), zoo.encoded(kind, 0, 1, size=(128, 128)), []
+    for few in (simulate.FEW, 1000):
+        monkeypatch.setattr(simulate, "known", OrderedDict())
+        simulation = simulate.Simulation(model, sample, 1, 4, torch.device("cuda"))
+        simulation.depths = {of: min(len(of), few) for of in simulation.depths}
+        n = simulation.blocks
+        hows = [recompute.Recompute(k) for k in (0, 1, n // 2, n)] + [recompute.Recompute(n, True)]
+        counts.append([simulation.count(how) for how in hows] + [simulation.count(hows[-1], streamed=True)])
+    for cut, whole in zip(*counts):
+        assert cut.peak == pytest.approx(whole.peak, rel=0.01) and cut.kept == pytest.approx(whole.kept, rel=0.01)
+        assert (cut.adapter, cut.flops, cut.fetched) == (whole.adapter, whole.flops, whole.fetched)
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def chosen(zoo, trainer, kinds, monkeypatch):
 def test_the_cheapest_plan_that_fits_is_chosen(chosen, trainer):
     """With less and less room, the next way is taken only where the one before does not fit."""
     seen, weights = [], chosen.model.model_size()
-    for room in range(weights + 300_000_000, 0, -500_000):
+    for room in range(weights + 250_000_000, 0, -1_000_000):
         try:
             plan = chosen(room)
         except trainer("plan").DoesNotFit as error:
@@ -109,7 +106,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(chosen, tra
     monkeypatch.setattr(trainer("plan"), "SIZES", (0.25,))
     room = chosen(10**12).needed // 2
     with pytest.raises(trainer("plan").DoesNotFit, match=r"A step takes .* GB .* What fits is a batch_size of \d"):
-        for batch_size in (1, 32):
+        for batch_size in (1, 8):
             assert chosen(room, batch_size).needed <= room
 
 
@@ -129,8 +126,7 @@ def test_every_family_is_counted(zoo, trainer):
         with torch.inference_mode(), contextlib.suppress(NotImplementedError):
             model, sample = zoo.model(kind), zoo.encoded(kind, 0, max(kind.references, default=0), size=(128, 128))
             simulation = simulate.Simulation(model, sample, 1, 2, torch.device("cuda"))
-            for how in (recompute.NOTHING, recompute.Recompute(simulation.blocks, True)):
-                assert simulation.count(how).peak > 0
+            assert simulation.count(recompute.Recompute(simulation.blocks, True)).peak > 0
             counted.add(kind.name)
     assert {kind.name for kind in known} - counted == NOT_COUNTED
 

@@ -147,7 +147,7 @@ class Simulation:
             stack.enter_context(exact_gradients(base, base.diffusion_model, how))
             stack.enter_context(_phases(base.diffusion_model, found, ledger))
             stack.enter_context(ledger)
-            optimizer = torch.optim.AdamW(parameters, foreach=self.device.type == "cuda")
+            optimizer = torch.optim.AdamW(parameters, foreach=False)  # one by one it needs as little room as fused
             for p in parameters:
                 p.grad = torch.zeros_like(p)
             optimizer.step()
