@@ -22,6 +22,7 @@ sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests")]
 PACKAGES = ("diffusers==0.39.0",)
 KEYS = ("step_vs_bare", "step_vs_diffusers", "native_speedup", "native_memory", "kernels_vs_bare", "live_vs_bare",
         "plan_error_max")  # fmt: skip
+COUNTS = (10, 100, 1000, 10_000)  # samples
 
 
 def row(*cells: object) -> None:
@@ -140,7 +141,7 @@ def growth(quick: bool) -> None:
         for case in (cases[0], cases[-1]) if quick else cases:
             pack, value = Pack(case), getattr(case, axis)
             row("growth", f"{axis} {value}", str(alternating({"": pack}, 3, 8)[""]), mb(counted(pack).peak))
-    for n in (10, 10_000) if quick else (10, 100, 1000, 10_000):
+    for n in (COUNTS[0], COUNTS[-1]) if quick else COUNTS:
         row("growth", f"{n:,} samples", *with_samples(n, base))
 
 
