@@ -37,9 +37,10 @@ def gradient(
             break
         for p in parameters:
             p.grad = None
-    for p in parameters:
-        if p.grad is not None:
-            p.grad /= scale.value
+    if scale.value != 1:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad /= scale.value
     return loss, norm
 
 

@@ -50,7 +50,7 @@ class Ledger(TorchDispatchMode):
         made = [t for t in _tensors(result) if t.device.type == self.device]
         for t in made:
             self._see(t)
-        if made and not operation.is_view and "empty" not in operation.name():
+        if made and not operation.is_view and not any(word in operation.name() for word in ("empty", "_unsafe_view")):
             self.operations += 1
             given = list(_tensors((args, kwargs)))
             self.now.moved += sum(t.nbytes for t in (*made, *given))
