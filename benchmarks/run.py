@@ -1,5 +1,5 @@
 """How fast the pack trains and what it takes, beside other loops: `python3 benchmarks/run.py [--quick]`, about 20 minutes on
-two CPU cores or 4.
+two CPU cores, or 4.
 
 Prints a table, and as the last line one JSON object of the worst ratios seen. Times are CPU seconds of one thread, since
 other work on the machine does not change those much; loops take turns, and only times of one run are compared.

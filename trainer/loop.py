@@ -55,7 +55,7 @@ def train(
     with torch.inference_mode(False):
         lora = LoraLayers(base.diffusion_model, settings.rank, settings.seed, device)
     parameters, scale = lora.parameters(), LossScale(compat.compute_dtype(base))
-    fused = device.type in ("cpu", "cuda")  # a quarter of the time, and no room for what lies between its operations
+    fused = device.type in ("cpu", "cuda") or None  # a quarter of the time, and no room for what lies between its operations
     optimizer = torch.optim.AdamW(parameters, learning_rate, fused=fused)  # https://arxiv.org/abs/1711.05101
     generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same noise on every device
     order = shuffled(len(samples), settings.seed)
