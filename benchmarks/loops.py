@@ -139,6 +139,7 @@ class Diffusers:
         import diffusers
         import peft
 
+        verbosity = diffusers.logging.get_verbosity()
         diffusers.logging.set_verbosity_error()  # it doubts weights in bf16
         double, single = case.depth
         torch.manual_seed(0)
@@ -148,6 +149,7 @@ class Diffusers:
             num_attention_heads=case.hidden // HEAD, joint_attention_dim=case.kind.width,
             pooled_projection_dim=case.kind.width, guidance_embeds=True,
         ).to(case.dtype)  # fmt: skip
+        diffusers.logging.set_verbosity(verbosity)
         self.network.requires_grad_(False)
         self.network.add_adapter(peft.LoraConfig(r=case.rank, lora_alpha=case.rank, target_modules=self.TARGETS))
         self.parameters = in_float32(self.network)

@@ -118,6 +118,18 @@ def test_what_is_known_is_not_counted_again(chosen, trainer, monkeypatch):
     assert chosen(10**12) == first
 
 
+def test_a_gpus_fused_kernels_keep_less(zoo, trainer, kinds):
+    """RMSNorm keeps its input and a number a row there, on a CPU what lies between its operations too."""
+    with torch.inference_mode():
+        kind, recompute = kinds["FLUX.1 Kontext"], trainer("host.recompute")
+        model, sample = zoo.model(kind, torch.bfloat16), zoo.encoded(kind, 0, 1, size=(256, 256))
+        kept = [
+            trainer("plan.simulate").Simulation(model, sample, 1, 4, torch.device(device)).count(recompute.NOTHING).kept
+            for device in ("cpu", "cuda")
+        ]
+    assert kept[1] < 0.9 * kept[0] or not hasattr(torch.ops.aten, "_fused_rms_norm")
+
+
 NOT_COUNTED = {"HiDream-E1"}  # its router looks at values
 
 

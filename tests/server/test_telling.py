@@ -97,7 +97,7 @@ def test_an_error_is_the_last_that_is_told(client, training, heard):
 
 def test_the_log_has_the_report_and_some_steps_and_no_time_is_left_before_it_is_known(client, server, training):
     texts = []
-    client.run(training(SMALL, name="logged", steps=120).prompt, lambda node, text: texts.append(text))
+    client.run(training(SMALL, settings={"batch_size": 6}, name="logged", steps=120).prompt, lambda node, text: texts.append(text))
     log = server.server.log.read_text(encoding="utf-8")
     assert "PairLoRA: logged.safetensors: 6 samples, 120 steps" in log
     logged = re.findall(r"PairLoRA: step (\d+)/120  loss", log)

@@ -64,8 +64,12 @@ def recomputed(model: torch.nn.Module, how: Recompute) -> Iterator[None]:
             seen = {key: dict(value) if isinstance(value, dict) else value for key, value in kwargs.items()}
             if first:
                 last.clear()
-            call = _from_system_memory(forward, last, args, seen) if how.inputs_away else partial(forward, *args, **seen)
-            return checkpoint(call, **OPTIONS)  # without arguments, by whose devices older torch looks for modules
+            call = forward
+            if how.inputs_away:
+                call, args, seen = _from_system_memory(forward, last, args, seen), (), {}
+            elif any(isinstance(v, torch.Tensor) and v.is_meta for v in (*args, *seen.values())):
+                call, args, seen = partial(forward, *args, **seen), (), {}  # older torch looks for the module torch.meta
+            return checkpoint(call, *args, **OPTIONS, **seen)
 
         return run
 

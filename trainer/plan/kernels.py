@@ -111,7 +111,7 @@ class FusedRMSNorm(torch.autograd.Function):
 def of_device(device: torch.device, ledger: Ledger) -> Iterator[None]:
     """Attention and RMSNorm keep what they would on ``device``, while this is open."""
     functional, choice = torch.nn.functional, torch._fused_sdp_choice
-    plain_attention, plain_norm = functional.scaled_dot_product_attention, functional.rms_norm
+    plain_attention, plain_norm = functional.scaled_dot_product_attention, torch.rms_norm  # which functional.rms_norm calls
     known: dict[tuple, int] = {}
 
     def asked(q, k, v, mask=None, *args, enable_gqa=False, **kwargs) -> int:
@@ -142,8 +142,8 @@ def of_device(device: torch.device, ledger: Ledger) -> Iterator[None]:
         torch._fused_sdp_choice = asked
         functional.scaled_dot_product_attention = attention
         if fused_norm:
-            functional.rms_norm = norm
+            torch.rms_norm = norm
         yield
     finally:
         torch._fused_sdp_choice = choice
-        functional.scaled_dot_product_attention, functional.rms_norm = plain_attention, plain_norm
+        functional.scaled_dot_product_attention, torch.rms_norm = plain_attention, plain_norm
