@@ -54,7 +54,7 @@ def encoded(
     heard = {name: f"{key}-caption" for name, key in keys.items()}
     store.make_room([*keys.values(), *heard.values()])
     missing = [sample for sample in dataset.samples if keys[sample.name] not in store]
-    blank = encode.Blank(vae) if hasattr(vae, "spacial_compression_encode") else vae
+    blank = encode.Blank(vae)
 
     def pictures(sample) -> list[np.ndarray]:
         images = dataset.images(sample)

@@ -100,23 +100,49 @@ def test_what_was_heard_is_not_asked_again_after_cancelling(encoded, encoders, m
     assert encoded()[1] == (0, 8)
 
 
-def test_one_after_the_other_gives_what_both_together_give(zoo, trainer):
-    """For every family, to the last bit; and nothing is asked in the second pass that was not heard in the first."""
+def test_one_after_the_other_gives_what_both_together_give(zoo, trainer, tmp_path):
+    """For every family, to the last bit; each is asked as often as together, and the VAE for nothing at first."""
     encode, families, equal = trainer("host.encode"), trainer("host.families"), []
+    store = trainer("host.store").Store(tmp_path)
+
+    def told(of, name):
+        ask = getattr(of, name)
+        setattr(of, name, lambda *args: (asked.append(name), ask(*args))[1])
+        return of
+
+    def digest(found):
+        return encode.digest([found.latent, found.conditioning])
+
     for kind in zoo.KINDS:
         for references in () if kind.missing else {0, *kind.references}:
             for size in ((64, 96), (1024, 1024)):
                 family = families.family_of(zoo.model(kind).model, kind.file, references)
                 images = [zoo.picture(i, *size) for i in range(references + 1)]
-                clip, vae = zoo.Clip(kind), zoo.Vae(kind)
+                asked, clip = [], told(zoo.Clip(kind), "encode_from_tokens_scheduled")
+                vae = told(zoo.Vae(kind), "encode")
                 wanted = encode.encode(family, clip, vae, "a", images, "a caption")
-                listener = encode.Listener(clip)
+                together, listener = asked.copy(), encode.Listener(clip)
+                asked.clear()
                 blank = encode.encode(family, listener, encode.Blank(vae), "a", images, "a caption")
-                speaker = encode.Speaker(SimpleNamespace(tokenize=clip.tokenize), listener.heard)
+                store.put("heard", encode.Encoded("a", torch.zeros(0), listener.heard))
+                speaker = encode.Speaker(SimpleNamespace(tokenize=clip.tokenize), store.get("heard", "a").conditioning)
+                captions = asked.copy()
                 found = encode.encode(family, speaker, vae, "a", images, "a caption")
-                pairs = zip(*(encode.tensors([e.latent, e.conditioning]) for e in (wanted, found, blank)), strict=True)
-                equal += [torch.equal(a, b) and a.shape == c.shape for a, b, c in pairs]
+                assert "encode" not in captions and sorted(asked) == sorted(together)
+                pairs = zip(encode.tensors([wanted.latent, wanted.conditioning]),
+                            encode.tensors([blank.latent, blank.conditioning]), strict=True)  # fmt: skip
+                equal += [digest(wanted) == digest(found), all(a.shape == b.shape for a, b in pairs)]
     assert all(equal) and len(equal) > 100
+
+
+def test_a_vae_that_does_not_tell_its_shapes_is_asked_once_for_each_size(encoded, zoo, monkeypatch):
+    monkeypatch.delattr(zoo.Vae, "spacial_compression_encode")
+    assert encoded()[1] == (4, 1 + 8)
+
+
+def test_what_was_not_heard_is_asked_and_said(encoders, trainer, caplog):
+    said = trainer("host.encode").Speaker(encoders.clip, []).encode_from_tokens_scheduled(encoders.clip.tokenize("a caption"))
+    assert said and "asked what it was not asked at first" in caplog.text
 
 
 def test_blank_latents_have_the_shapes_of_comfyuis_vaes(comfy, trainer):
@@ -129,8 +155,9 @@ def test_blank_latents_have_the_shapes_of_comfyuis_vaes(comfy, trainer):
 def test_nothing_is_encoded_twice(encoded):
     first, counts = encoded()
     assert counts == (4, 8)
-    again, counts = encoded()
-    assert counts == (0, 0)
+    seen = []
+    again, counts = encoded(look=lambda sample: seen.append(sample) or True)
+    assert counts == (0, 0) and torch.equal(seen[0].latent, first[0].latent)
     for a, b in zip(first, again, strict=True):
         assert a.name == b.name and torch.equal(a.latent, b.latent) and torch.equal(a.references[0], b.references[0])
         assert torch.equal(a.conditioning[0][0], b.conditioning[0][0]) and a.conditioning[0][1]["guidance"] == 1.0
@@ -273,18 +300,20 @@ def test_what_cannot_be_kept_is_named(encoded, tmp_path, trainer):
         full.put("x", samples[0])
 
 
-def test_a_file_that_changes_meanwhile_is_named(encoded, encoders, folder, monkeypatch):
-    encode, done = encoders.vae.encode, []
+@pytest.mark.parametrize("encoder, method, asked", [("clip", "encode_from_tokens_scheduled", 2), ("vae", "encode", 4)])
+def test_a_file_that_changes_meanwhile_is_named(encoded, encoders, folder, monkeypatch, encoder, method, asked):
+    encode, done = getattr(getattr(encoders, encoder), method), []
 
-    def meanwhile(pixels):
+    def meanwhile(value):
         if not done:
             textured(77, (64, 64)).save(folder / "photo2_end.png")
         done.append(1)
-        return encode(pixels)
+        return encode(value)
 
-    monkeypatch.setattr(encoders.vae, "encode", meanwhile)
+    monkeypatch.setattr(getattr(encoders, encoder), method, meanwhile)
     with pytest.raises(ValueError, match="photo2 has changed"):
         encoded()
+    assert len(done) == asked
 
 
 def test_a_model_without_references_is_refused_before_the_rest_is_encoded(encoded, encoders, zoo):

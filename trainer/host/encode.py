@@ -1,5 +1,6 @@
 """From decoded images and a caption to what the model is conditioned on, by the very nodes a generation graph uses."""
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -93,23 +94,34 @@ class Speaker:
 
     def encode_from_tokens_scheduled(self, tokens, *args, **kwargs):
         known = self.heard.get(digest([tokens, args, kwargs]))
-        return self.clip.encode_from_tokens_scheduled(tokens, *args, **kwargs) if known is None else copied(known, "cpu")
+        if known is None:
+            logging.warning("PairLoRA: the text encoder is asked what it was not asked at first, so encoding takes longer.")
+            return self.clip.encode_from_tokens_scheduled(tokens, *args, **kwargs)
+        return copied(known, "cpu")
 
 
 class Blank:
-    """A VAE that makes latents of zeros in the shapes of its own."""
+    """A VAE that makes latents of zeros in the shapes of its own. One that does not tell its shapes, of another pack, is
+    asked itself once for each size of pictures."""
 
     def __init__(self, vae: comfy.sd.VAE):
-        self.vae = vae
+        self.vae, self.shapes = vae, {}
 
     def __getattr__(self, name: str):
         return getattr(self.vae, name)
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """(1, channels, height, width), or (1, channels, 1, height, width) of a VAE for videos, from (1, height, width, 3)."""
-        scale = self.vae.spacial_compression_encode()
-        frames = [1] * (self.vae.latent_dim == 3)
-        return torch.zeros(1, self.vae.latent_channels, *frames, *(max(1, side // scale) for side in pixels.shape[1:3]))
+        if pixels.shape not in self.shapes:
+            self.shapes[pixels.shape] = self._told(pixels) or self.vae.encode(pixels).shape
+        return torch.zeros(self.shapes[pixels.shape])
+
+    def _told(self, pixels: torch.Tensor) -> tuple[int, ...] | None:
+        try:
+            scale, frames = self.vae.spacial_compression_encode(), [1] * (self.vae.latent_dim == 3)
+            return 1, self.vae.latent_channels, *frames, *(max(1, side // scale) for side in pixels.shape[1:3])
+        except AttributeError:
+            return None
 
 
 def digest(value) -> str:
