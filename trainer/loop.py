@@ -4,7 +4,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -28,6 +28,10 @@ class Settings:
     seed: int = 0
     timesteps: str = "family default"  # see sampling.sigmas
     save_as: str = "float32"  # see lora.files.DTYPES
+
+    def of_training(self) -> dict[str, int | str]:
+        """All but how the file is stored, since one training serves files of every kind."""
+        return {name: value for name, value in asdict(self).items() if name != "save_as"}
 
 
 def train(

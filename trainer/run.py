@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import safetensors
@@ -78,8 +78,7 @@ def lora_path(name: str) -> PurePosixPath:
 def identity(base: list[str | int], dataset: str, settings: Settings, learning_rate: float) -> str:
     """A hash of everything a run is trained from, beyond the number of steps: ``base`` and ``dataset`` are fingerprints
     of the models and how they are asked, and of the samples."""
-    trained_by = {name: value for name, value in asdict(settings).items() if name != "save_as"}
-    parts = {"dataset": dataset, "base": base, "settings": trained_by, "learning_rate": learning_rate}
+    parts = {"dataset": dataset, "base": base, "settings": settings.of_training(), "learning_rate": learning_rate}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -308,8 +307,8 @@ def train_once(
     except Exception as error:
         note["refused"] = f"{error} The LoRA is kept as {record.weights}; delete that folder to train again."
     record.write(note)
-    if "refused" not in note and settings.save_as != "float32":  # each of A and B may be off by half of eps
-        apply.prove(model, record.saved_as(settings.save_as), lora, torch.finfo(files.DTYPES[settings.save_as]).eps)
+    if "refused" not in note and settings.save_as != "float32":  # how far rounding is off, rounded has looked at
+        apply.prove(model, record.saved_as(settings.save_as), files.rounded(lora, settings.save_as))
     return _result(record, note, settings.save_as, places.loras, name, warnings)
 
 

@@ -1,8 +1,10 @@
 """Nothing that a training gave is lost: what cannot be saved is found before it, and what fails after it is kept."""
+import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -21,7 +23,7 @@ def train(trainer, tiny, base, tmp_path):
     places = run.Places(*(str(tmp_path / name) for name in ("output", "loras", "encodings")),
                         (str(tmp_path / "user/runs"), str(tmp_path / "temp/runs")))  # fmt: skip
 
-    def start(name="edit", on_step=lambda step: None, seed=0, **settings):
+    def start(name="edit", on_step=lambda step: None, seed=0, learning_rate=1e-3, **settings):
         seen = SimpleNamespace(steps=0, phases=[], output=tmp_path / "output", loras=tmp_path / "loras", root=tmp_path)
         start.last = seen
 
@@ -30,8 +32,8 @@ def train(trainer, tiny, base, tmp_path):
             on_step(step)
 
         seen.result = run.train_once(
-            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed, **settings), 3, 1e-3, name, places=places, base_file="",
-            lora_files=[], graph={}, on_step=step_done, on_phase=seen.phases.append, on_warning=lambda text: None,
+            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed, **settings), 3, learning_rate, name,
+            places=places, base_file="", lora_files=[], graph={}, on_step=step_done, on_phase=seen.phases.append, on_warning=lambda text: None,
         )  # fmt: skip
         return seen
 
@@ -220,8 +222,30 @@ def test_the_file_may_be_half_as_large(train, base, trainer, save_as, dtype, tol
     assert train(save_as=save_as).result.lora_name == "edit_02.safetensors" and train().result.lora_name == "edit.safetensors"
 
 
-def test_float16_has_no_room_for_what_is_too_large(trainer):
-    lora = {"a": torch.ones(2), "b": torch.full((2,), 1e6)}
-    with pytest.raises(ValueError, match="b has values beyond the range of fp16. Choose bf16"):
-        trainer("lora.files").rounded(lora, "fp16")
-    assert trainer("lora.files").rounded(lora, "float32")["b"].dtype == torch.float32
+@pytest.mark.parametrize("value", [1e6, 1e-7, float("nan")])
+def test_float16_has_no_room_for_what_is_too_large_or_too_small(trainer, value):
+    rounded, lora = trainer("lora.files").rounded, {"a": torch.ones(2), "zero": torch.zeros(2), "b": torch.full((2,), value)}
+    with pytest.raises(ValueError, match="b has values too large or too small for fp16. Choose bf16"):
+        rounded(lora, "fp16")
+    assert value != value or rounded(lora, "bf16")["b"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("learning_rate", [1e-5, 1e-7])
+def test_a_lora_that_float16_cannot_hold_is_not_lost(train, learning_rate):
+    """One that it can hold is proved as it is stored, though A and B are off by more than float32 allows."""
+    for _ in range(2):  # once trained, once found
+        if learning_rate == 1e-7:
+            with pytest.raises(ValueError, match="too large or too small for fp16. Choose bf16"):
+                train(learning_rate=learning_rate, save_as="fp16")
+        else:
+            assert train(learning_rate=learning_rate, save_as="fp16").result.lora_name == "edit.safetensors"
+    again = train("other", learning_rate=learning_rate, save_as="bf16")
+    assert again.steps == 0 and again.result.lora_name == "other.safetensors"
+
+
+def test_a_file_says_nothing_of_how_another_is_stored(train):
+    for save_as in ("bf16", "float32"):
+        run = train(save_as=save_as)
+        with safetensors.safe_open(run.loras / run.result.lora_name, "pt") as opened:
+            settings = json.loads(opened.metadata()["pairlora_settings"])
+        assert settings == {"rank": 2, "batch_size": 1, "seed": 0, "timesteps": "family default"}

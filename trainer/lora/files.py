@@ -2,7 +2,6 @@
 import json
 import re
 import time
-from dataclasses import asdict
 
 import torch
 
@@ -54,7 +53,7 @@ def metadata(
         "ss_training_finished_at": now,
         "pairlora_run": key,
         "pairlora_base": base,
-        "pairlora_settings": json.dumps(asdict(settings)),
+        "pairlora_settings": json.dumps(settings.of_training()),
         "pairlora_memory": plan,
     }
     dataset = {"samples": len(about.inputs), "inputs": about.inputs}
@@ -89,10 +88,12 @@ def _last_part(path: str) -> str:
 
 
 def rounded(lora: dict[str, torch.Tensor], save_as: str) -> dict[str, torch.Tensor]:
-    """The LoRA in one of DTYPES. Raises ValueError when float16 has no room for it."""
-    found = {key: value.to(DTYPES[save_as]) for key, value in lora.items()}
-    if beyond := next((key for key, value in found.items() if not torch.isfinite(value).all()), None):
-        raise ValueError(f"{beyond} has values beyond the range of {save_as}. Choose bf16 or float32 in Training Settings.")
+    """The LoRA in one of DTYPES. Raises ValueError where float16, which has no room for numbers that are very large or
+    very small, would be further off than bfloat16 ever is."""
+    found, most = {key: value.to(DTYPES[save_as]) for key, value in lora.items()}, torch.finfo(torch.bfloat16).eps / 2
+    for key, value in lora.items():
+        if not (found[key].float() - value).norm() <= most * value.norm():
+            raise ValueError(f"{key} has values too large or too small for {save_as}. Choose bf16 or float32 in Training Settings.")
     return found
 
 
