@@ -1,11 +1,13 @@
 """From a folder of pairs to samples as the model takes them: each encoded once, and kept on disk."""
 import hashlib
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from .data.dataset import PairedDataset
+from .data.images import bucket, header
 from .data.pairs import DatasetError
 from .host import compat, encode, families, forward, memory
 from .host.fingerprint import fingerprint
@@ -83,7 +85,11 @@ def encoded(
         store.drop(heard[sample.name])
         memory.check_interrupted()
 
-    first = max(dataset.samples, key=lambda sample: (len(sample.images), len(dataset.caption(sample))))
+    def pixels(sample) -> int:
+        headers = map(header, sample.images)
+        return sum(math.prod(bucket((h.width, h.height), dataset.reading.resolution)) for h in headers)
+
+    first = max(dataset.samples, key=lambda sample: (pixels(sample), len(dataset.caption(sample))))
     if first in missing:
         on_phase(f"captions 1/{len(missing)}  {first.name}")
     if not look(hear(first) if first in missing else store.get(keys[first.name], first.name)):

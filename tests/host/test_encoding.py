@@ -86,6 +86,19 @@ def test_all_captions_are_encoded_before_any_picture(encoded, encoders, monkeypa
     assert sample.references[0].shape == samples[0].references[0].shape
 
 
+def test_the_largest_sample_is_looked_at_first(encoded, folder, trainer):
+    """By the pixels it is read with, not by its caption or its files' sizes."""
+    for i, size in enumerate([(64, 64), (400, 120), (90, 128), (120, 400)]):
+        for part in ("start", "end"):
+            textured(i, size).save(folder / f"photo{i}_{part}.png")
+    (folder / "photo0.txt").write_text("a caption that is longer than the others")
+    textured(9, (64, 64)).save(folder / "unpaired.png")
+    (folder / "unpaired.txt").write_text("the longest caption of all, without any input to go with it")
+    seen = []
+    samples, _ = encoded(look=lambda sample: seen.append(sample.name) or True, resolution=128)
+    assert seen == [trainer("loop").largest_of(samples).name] == ["photo2"]
+
+
 def test_what_was_heard_is_not_asked_again_after_cancelling(encoded, encoders, monkeypatch):
     encode = encoders.vae.encode
 
