@@ -187,15 +187,18 @@ class Record:
         raise failure
 
     def saved_as(self, dtype: str) -> Path:
-        """The file of the weights in one of ``files.DTYPES``; raises ValueError as ``files.rounded`` does."""
+        """The file of the weights in one of ``files.DTYPES``, made anew where the one that is there is damaged or of an
+        earlier training; raises ValueError as ``files.rounded`` does."""
         if dtype == "float32":
             return self.weights
         file = self.weights.with_suffix(f".{dtype}{SUFFIX}")
-        if file.exists():
-            return file
+        tensors = files.rounded(safetensors.torch.load_file(self.weights), dtype)
+        with contextlib.suppress(OSError, safetensors.SafetensorError):
+            there = safetensors.torch.load_file(file)
+            if there.keys() == tensors.keys() and all(torch.equal(there[key], value) for key, value in tensors.items()):
+                return file
         with safetensors.safe_open(self.weights, "pt") as opened:
             header = opened.metadata()
-        tensors = files.rounded(safetensors.torch.load_file(self.weights), dtype)
         with whole(file) as unfinished:
             safetensors.torch.save_file(tensors, unfinished, header)
         return file
@@ -308,7 +311,8 @@ def train_once(
         note["refused"] = f"{error} The LoRA is kept as {record.weights}; delete that folder to train again."
     record.write(note)
     if "refused" not in note and settings.save_as != "float32":  # how far rounding is off, rounded has looked at
-        apply.prove(model, record.saved_as(settings.save_as), files.rounded(lora, settings.save_as))
+        with contextlib.suppress(OSError):  # the result says where it is then
+            apply.prove(model, record.saved_as(settings.save_as), files.rounded(lora, settings.save_as))
     return _result(record, note, settings.save_as, places.loras, name, warnings)
 
 

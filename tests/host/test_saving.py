@@ -222,7 +222,46 @@ def test_the_file_may_be_half_as_large(train, base, trainer, save_as, dtype, tol
     assert train(save_as=save_as).result.lora_name == "edit_02.safetensors" and train().result.lora_name == "edit.safetensors"
 
 
-@pytest.mark.parametrize("value", [1e6, 1e-7, float("nan")])
+def of_the_run(tmp_path, name):
+    (file,) = tmp_path.glob(f"output/pairlora/*/{name}.safetensors")
+    return file
+
+
+def test_a_damaged_half_file_is_made_again(train, tmp_path):
+    lora = train(save_as="bf16").result.lora
+    for file in (of_the_run(tmp_path, "step3.bf16"), tmp_path / "loras/edit.safetensors"):
+        file.write_bytes(file.read_bytes()[:-100])
+    again = train(save_as="bf16")
+    saved = safetensors.torch.load_file(again.loras / again.result.lora_name)
+    assert again.steps == 0 and all(torch.equal(saved[key], value) for key, value in lora.items())
+
+
+def test_a_half_file_of_an_earlier_training_is_made_again(train, tmp_path):
+    train(save_as="bf16")
+    half, weights = of_the_run(tmp_path, "step3.bf16"), of_the_run(tmp_path, "step3")
+    safetensors.torch.save_file({key: value * 1.01 for key, value in safetensors.torch.load_file(half).items()}, half)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for steps in (3, 0):
+        again = train(save_as="bf16")
+        saved = safetensors.torch.load_file(again.loras / again.result.lora_name)
+        assert again.steps == steps and all(torch.equal(saved[key], value) for key, value in again.result.lora.items())
+
+
+def test_no_room_for_the_half_file_loses_nothing(train, monkeypatch):
+    save = safetensors.torch.save_file
+
+    def full(tensors, file, *args):
+        if ".bf16" in str(file):
+            raise OSError(28, "No space left on device")
+        save(tensors, file, *args)
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    for steps in (3, 0):
+        run = train(save_as="bf16")
+        assert run.steps == steps and "No space left on device" in run.result.report and "It is kept as" in run.result.report
+
+
+@pytest.mark.parametrize("value", [1e6, 1e30, 1e-7, float("nan")])
 def test_float16_has_no_room_for_what_is_too_large_or_too_small(trainer, value):
     rounded, lora = trainer("lora.files").rounded, {"a": torch.ones(2), "zero": torch.zeros(2), "b": torch.full((2,), value)}
     with pytest.raises(ValueError, match="b has values too large or too small for fp16. Choose bf16"):

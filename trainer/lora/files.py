@@ -92,7 +92,7 @@ def rounded(lora: dict[str, torch.Tensor], save_as: str) -> dict[str, torch.Tens
     very small, would be further off than bfloat16 ever is."""
     found, most = {key: value.to(DTYPES[save_as]) for key, value in lora.items()}, torch.finfo(torch.bfloat16).eps / 2
     for key, value in lora.items():
-        if not (found[key].float() - value).norm() <= most * value.norm():
+        if not (found[key].double() - value).norm() <= most * value.double().norm():
             raise ValueError(f"{key} has values too large or too small for {save_as}. Choose bf16 or float32 in Training Settings.")
     return found
 
