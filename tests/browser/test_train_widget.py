@@ -6,6 +6,7 @@ import pytest
 from graphs import load, queue, set_widget, switch, training, wait_until_ready
 
 ENDLESS = 100_000  # steps; cancelled by the test
+SEEN = 200  # steps that take the seconds a page needs to see one of them
 REPORT = re.compile(r"\.safetensors: \d+ samples?, ")
 
 
@@ -40,10 +41,10 @@ def texts_of_nodes(page):
 
 
 def test_progress_and_report_are_shown_and_come_back(page, panel):
-    load(page, training(unique("shown"), 10))
+    load(page, training(unique("shown"), SEEN))
     wait_for(panel, "Progress and the report appear here.")
     queue(page)
-    wait_for(panel, re.compile(r"step \d+/10  loss \d"))
+    wait_for(panel, re.compile(rf"step \d+/{SEEN}  loss \d"))
     wait_for(panel, REPORT)
     report = panel.inner_text()
     assert page.evaluate("app.graph.getNodeById(4).widgets.map(({name}) => name)") == ["steps", "learning_rate", "name", "progress"]
@@ -54,7 +55,7 @@ def test_progress_and_report_are_shown_and_come_back(page, panel):
     wait_for(panel, re.compile(r"step \d+/"))
     page.evaluate("fetch('/api/interrupt', {method: 'POST'})")
     wait_for(panel, re.compile(rf"^Cancelled \(step \d+/{ENDLESS}\)$"))
-    set_widget(page, 4, "steps", 10)
+    set_widget(page, 4, "steps", SEEN)
     queue(page)  # cached
     wait_for(panel, REPORT)
     assert panel.inner_text() == report
