@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.supported_models
 import memory
 import torch
 import zoo
@@ -45,10 +44,7 @@ def matrix_rate() -> float:
 def kontext():
     """The model, with random weights in system memory, and a sample."""
     _, kind, _ = next(found for found in memory.kinds() if found[0] == "FLUX.1 Kontext")
-    network = {k: v for k, v in kind.network.items() if k != "txt_ids_dims" or module("host.compat").flux_options()}
-    config = comfy.supported_models.Flux(network)
-    config.set_inference_dtype(torch.bfloat16, None)
-    base = config.get_model({}, "")
+    base = zoo.config_of(kind, torch.bfloat16).get_model({}, "")
     for name, p in base.diffusion_model.named_parameters():
         fan = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
         drawn = torch.randn(p.shape, device="cuda", dtype=torch.bfloat16).mul_(fan)

@@ -97,14 +97,10 @@ class Row:
 def model(kind, precision: str):
     """The full-size model, without storage."""
     import comfy.model_patcher
-    import comfy.supported_models
     import torch
+    import zoo
 
-    from tiny import module
-
-    network = {k: v for k, v in kind.network.items() if k != "txt_ids_dims" or module("host.compat").flux_options()}
-    config = getattr(comfy.supported_models, kind.config)(network)
-    config.set_inference_dtype(*(dtype and getattr(torch, dtype) for dtype in PRECISIONS[precision]))
+    config = zoo.config_of(kind, *(dtype and getattr(torch, dtype) for dtype in PRECISIONS[precision]))
     cpu = torch.device("cpu")
     with torch.inference_mode(False):
         return comfy.model_patcher.ModelPatcher(config.get_model({}, "", device=torch.device("meta")), cpu, cpu)
@@ -184,12 +180,11 @@ def main() -> None:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if not asked.inside:
-        from host import LAUNCH, Host
+        from host import Host
 
         host = Host().prepare()
         environment = {"OMP_NUM_THREADS": "1", **host.environment()}
-        command = [str(host.python), str(LAUNCH), str(host.comfyui), __file__, "--inside", *sys.argv[1:]]
-        sys.exit(subprocess.call(command, env=environment))
+        sys.exit(subprocess.call(host.command(Path(__file__), "--inside", *sys.argv[1:]), env=environment))
     import launch
 
     launch.choose_device()

@@ -135,11 +135,8 @@ KINDS = [
 ]  # fmt: skip
 
 
-def model(
-    kind: Kind, dtype=torch.float32, seed=0, compute=None, operations=None
-) -> comfy.model_patcher.ModelPatcher:
-    """Every parameter is random, so that nothing is hidden behind zeros. ``compute`` is the dtype that weights of
-    ``dtype`` are cast to, ``operations`` a class of layers like those of comfy.ops."""
+def config_of(kind: Kind, dtype, compute=None):
+    """Its config on this host, with weights of ``dtype`` that are cast to ``compute``."""
     from tiny import module
 
     network = dict(kind.network)
@@ -149,6 +146,15 @@ def model(
             network.pop("vec_in_dim")
     config = getattr(comfy.supported_models, kind.config)(network)
     config.set_inference_dtype(dtype, compute)
+    return config
+
+
+def model(
+    kind: Kind, dtype=torch.float32, seed=0, compute=None, operations=None
+) -> comfy.model_patcher.ModelPatcher:
+    """Every parameter is random, so that nothing is hidden behind zeros. ``compute`` is the dtype that weights of
+    ``dtype`` are cast to, ``operations`` a class of layers like those of comfy.ops."""
+    config = config_of(kind, dtype, compute)
     config.custom_operations = operations
     base = config.get_model({}, "")
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -91,7 +91,7 @@ def train(
                     optimizer.zero_grad()
                     step, drawn = step + 1, None
                     if ledger:
-                        on_plan(plan := plan.with_measured(ledger.peak))
+                        on_plan(plan := replace(plan, measured=ledger.peak))
                     on_step(step, loss)
         except Exception as error:
             if not compat.is_out_of_memory(error) or (harder := plan.harder(device)) is None:

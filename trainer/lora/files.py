@@ -13,8 +13,6 @@ DRIVE, SLASH = r"(?:file:/{1,3}|~[\\/]|[a-z]:[\\/]+|\\{2,})(?=[\w.$%])", r"/(?=[
 WHOLE_PATH = re.compile(rf"[\s\"'\u202a]*(?:{DRIVE}|{SLASH})[^\n]*", re.IGNORECASE)
 PATH = re.compile(rf"(?<![\w/.\\])(?:{DRIVE}|{SLASH}[^\s\"'<>|/]+/)[^\s\"'<>|]*", re.IGNORECASE)
 
-
-
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -27,8 +25,8 @@ def metadata(
     `modelspec.*` is Stability's model metadata standard (https://github.com/Stability-AI/ModelSpec); `ss_*` are kohya's
     keys, which Lora Manager and Civitai read; `prompt` and `workflow` are the graph, as in ComfyUI's own files.
     ``base`` is the fingerprint of the base model and ``base_file`` the name of its file, or "" where it is not known;
-    ``graph`` is what ComfyUI hands to nodes that save files, ``plan`` how the memory was used, in words. No value has a full path. Without a graph, None, none has
-    anything that the user has written or named but the LoRA.
+    ``graph`` is what ComfyUI hands to nodes that save files, ``plan`` how the memory was used, in words. No value has a
+    full path. Without a graph, None, none has anything that the user has written or named but the LoRA.
     """
     now = time.time()
     header = {
@@ -90,6 +88,8 @@ def _last_part(path: str) -> str:
 def rounded(lora: dict[str, torch.Tensor], save_as: str) -> dict[str, torch.Tensor]:
     """The LoRA in one of DTYPES. Raises ValueError where float16, which has no room for numbers that are very large or
     very small, would be further off than bfloat16 ever is."""
+    if save_as == "float32":  # as it was trained
+        return lora
     found, most = {key: value.to(DTYPES[save_as]) for key, value in lora.items()}, torch.finfo(torch.bfloat16).eps / 2
     for key, value in lora.items():
         if not (found[key].double() - value).norm() <= most * value.double().norm():

@@ -45,9 +45,6 @@ class Plan:
         """Whether only a first step will tell what it takes."""
         return self.counted is None and self.measured is None
 
-    def with_measured(self, peak: int) -> "Plan":
-        return replace(self, measured=peak)
-
     def harder(self, device: torch.device) -> "Plan | None":
         """What to try when this has run out of memory all the same; None when nothing is left."""
         if self.how.blocks < self.blocks:
@@ -113,14 +110,14 @@ def cheapest(simulation: Simulation, weights: int, room: int, device: torch.devi
     if fits(found := _plan(simulation, Recompute(n), weights, room)):
         return next(found for k in range(1, n + 1) if fits(found := _plan(simulation, Recompute(k), weights, room)))
     if device.type != "cpu":
-        found = _plan(simulation, _least(simulation, device), weights, room)
-    if not fits(found) and device.type != "cpu":
-        found = _plan(simulation, _least(simulation, device), weights, room, streams=True)
-    if not fits(found):
-        raise DoesNotFit(
-            f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free."
-        )
-    return found
+        least = _least(simulation, device)
+        if fits(found := _plan(simulation, least, weights, room)):
+            return found
+        if fits(found := _plan(simulation, least, weights, room, streams=True)):
+            return found
+    raise DoesNotFit(
+        f"A step takes {gigabytes(found.needed)} of memory beside the model's weights, and {gigabytes(room)} are free."
+    )
 
 
 def _plan(simulation: Simulation, how: Recompute, weights: int, room: int, streams: bool = False) -> Plan:

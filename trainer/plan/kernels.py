@@ -39,7 +39,7 @@ class FlashAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, scale, ledger: Ledger):
-        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        out = output(q)
         lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.ledger = ledger
@@ -68,7 +68,7 @@ class EfficientAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q, k, v, mask, ledger: Ledger):
-        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+        out = output(q)
         lse = torch.empty(*q.shape[:2], -(-q.shape[2] // 32) * 32, dtype=torch.float32, device=q.device)
         if mask is not None and mask.dtype == torch.bool:
             mask = torch.empty_like(mask, dtype=q.dtype)
@@ -85,6 +85,11 @@ class EfficientAttention(torch.autograd.Function):
         grads = tuple(map(torch.empty_like, (q, k, v)))
         del work
         return *grads, None, None
+
+
+def output(q: torch.Tensor) -> torch.Tensor:
+    """Shaped like q, (batch, heads, tokens, width), where the kernels write it: a token's heads side by side."""
+    return torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 def products(q: torch.Tensor, k: torch.Tensor) -> int:
