@@ -9,7 +9,7 @@ import memory
 import torch
 import zoo
 
-from tiny import module
+from tiny import module, watch
 
 SIDE, RANK, WORDS = 1024, 16, 252
 STEPS = 8
@@ -65,7 +65,7 @@ def ran(model, sample, plan) -> Ran:
             torch.cuda.reset_peak_memory_stats()
 
     before, plans = torch.cuda.memory_allocated() - model.loaded_size(), [plan]
-    loop.train(model, [sample], loop.Settings(RANK), 2 + STEPS, 1e-4, on_step, plan, on_plan=plans.append)
+    loop.train(model, [sample], loop.Settings(RANK), 2 + STEPS, 1e-4, watch(on_step, plans.append), plan)
     seconds, last = [b - a for a, b in zip(ends[1:], ends[2:])], plans[-1]
     planned = last.weights - last.streamed + last.counted.total
     peak = torch.cuda.max_memory_allocated() - before

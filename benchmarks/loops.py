@@ -9,7 +9,7 @@ import torch
 import zoo
 from torch.utils.checkpoint import checkpoint
 
-from tiny import module
+from tiny import module, watch
 
 HEAD = 128  # the width of a head, as in the released models
 TEXT = 64  # tokens of a caption
@@ -74,7 +74,7 @@ class Pack:
     def run(self, steps: int, on_step: OnStep) -> None:
         loop = module("loop")
         settings = loop.Settings(self.case.rank, self.case.batch)
-        loop.train(self.model, self.samples, settings, steps, LEARNING_RATE, lambda *_: on_step(), self.plan)
+        loop.train(self.model, self.samples, settings, steps, LEARNING_RATE, watch(lambda *_: on_step()), self.plan)
 
 
 class Bare:

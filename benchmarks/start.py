@@ -111,7 +111,7 @@ def layers(model) -> float:
 
 
 def trial(model) -> float:
-    run, files = module("run"), module("lora.files")
+    run, files = module("run.record"), module("lora.files")
     untrained = module("lora.inject").untrained(model.model.diffusion_model, RANK)
     family = module("host.families").family_of(model.model).name
 

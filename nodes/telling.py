@@ -14,6 +14,8 @@ from aiohttp import web
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..trainer.run.listener import Listener
+
 WHOLE = 20  # the first steps are all told; after them
 PAUSE = 0.25  # seconds lie between two
 LOGGED = 50  # steps between two lines in the server's log
@@ -22,6 +24,7 @@ KNOWN = 1.0  # seconds that they must have taken
 KEPT = 100  # trainings whose last word is kept
 
 pages: set[str] = set()  # ids of the clients that draw it themselves
+active: list["Telling"] = []  # the trainings that are going on
 last: dict[tuple[str, str], tuple[dict, str]] = {}  # by workflow and node: what was told last, and to whom
 
 
@@ -35,7 +38,18 @@ async def told(request: web.Request) -> web.Response:
     return web.json_response({"told": [word for word, queued in of_workflow if word["ended"] or queued == client]})
 
 
-class Telling:
+@PromptServer.instance.routes.post("/pairlora/stop")
+async def stop(request: web.Request) -> web.Response:
+    """End the training of ``node`` in ``workflow``, an id, after its present step; the graph goes on with the LoRA so far.
+    404 when none is going on there."""
+    asked = await request.json()
+    found = [telling for telling in active if (telling.about["workflow"], telling.about["node"]) == (asked.get("workflow"), asked.get("node"))]
+    for telling in found:
+        telling.asked_to_stop = True
+    return web.json_response({"stopping": len(found)}, status=200 if found else 404)
+
+
+class Telling(Listener):
     """A context in which one node trains; when it is left by an error or by cancelling, that is told."""
 
     def __init__(self, hidden, steps: int):
@@ -50,11 +64,14 @@ class Telling:
         self.steps, self.bar = steps, comfy.utils.ProgressBar(steps)
         self.text, self.warnings, self.sent = "", [], 0.0
         self.done = deque(maxlen=WINDOW + 1)  # when the last steps were, in seconds
+        self.asked_to_stop = False
 
     def __enter__(self) -> "Telling":
+        active.append(self)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
+        active.remove(self)
         if error is not None:
             at = f" ({self.text.split('  ')[0]})" if self.text else ""
             cancelled = isinstance(error, comfy.model_management.InterruptProcessingException)
@@ -73,6 +90,9 @@ class Telling:
             logging.info(f"PairLoRA: {text}")
         if step <= WHOLE or step == self.steps or now - self.sent >= PAUSE:
             self._send(text)
+
+    def should_stop(self) -> bool:
+        return self.asked_to_stop
 
     def warning(self, text: str) -> None:
         logging.warning(f"PairLoRA: {text}")

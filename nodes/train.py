@@ -8,11 +8,13 @@ from comfy_api.latest import io
 
 import nodes as comfy_nodes
 
-from ..trainer import run
 from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
 from ..trainer.loop import Settings
 from ..trainer.lora import files
+from ..trainer.run.job import Job
+from ..trainer.run.once import train_once
+from ..trainer.run.places import Places, lora_path
 from . import limits, upstream
 from .dataset import Dataset
 from .telling import Telling
@@ -80,13 +82,64 @@ class PairLoRASettings(io.ComfyNode):
                     tooltip="How the numbers of the LoRA's file are stored. Start with float32; bf16 and fp16 make it half "
                     "as large, for a change that is smaller than what ComfyUI rounds away itself.",
                 ),
+                io.Int.Input(
+                    "warmup",
+                    default=20,
+                    min=0,
+                    max=10_000,
+                    optional=True,
+                    tooltip="Steps in which the learning rate rises to its height. Start with 20; more if the loss jumps "
+                    "at the beginning.",
+                ),
+                io.Int.Input(
+                    "cooldown",
+                    default=0,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="Percent of the steps, at the end, in which the learning rate falls to zero. Start with 0; 20 "
+                    "gives a smoother LoRA. More steps later go on from where the fall began.",
+                ),
+                io.Combo.Input(
+                    "hold_out",
+                    options=["a tenth", "none"],
+                    default="a tenth",
+                    optional=True,
+                    tooltip="Of 12 pairs and more, a tenth is not trained on but shows whether the LoRA still learns or "
+                    "copies its pairs. Start with a tenth; none trains on all. Pairs connected to held_out come first.",
+                ),
+                io.Combo.Input(
+                    "hand_on",
+                    options=["best", "last"],
+                    default="best",
+                    optional=True,
+                    tooltip="Which LoRA is given out: the one that does best on held-out pairs, or that of the last step. "
+                    "Start with best; without held-out pairs both are the last.",
+                ),
+                io.Int.Input(
+                    "checkpoint_steps",
+                    default=250,
+                    min=1,
+                    max=1_000_000,
+                    optional=True,
+                    tooltip="After so many steps the training is saved, so that not even a power cut loses more. Start "
+                    "with 250. Cancel saves too.",
+                ),
+                io.Int.Input(
+                    "checkpoint_minutes",
+                    default=10,
+                    min=1,
+                    max=1_000,
+                    optional=True,
+                    tooltip="It is also saved after so many minutes. Start with 10.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
 
     @classmethod
-    def execute(cls, rank, batch_size, seed, timesteps="family default", save_as="float32"):
-        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps, save_as))
+    def execute(cls, **settings):
+        return io.NodeOutput(Settings(**settings))
 
 
 def output_type(class_type: str, slot: int) -> str | None:
@@ -98,6 +151,7 @@ def output_type(class_type: str, slot: int) -> str | None:
 class PairLoRATrain(io.ComfyNode):
     made: dict[str, str] = {}  # the LoRA files of this process that are in the loras folder, with the names asked for
     lost: Counter[str] = Counter()  # how many of a name the user has deleted since
+    stopped: Counter[str] = Counter()  # how often a training of a name was asked to stop
 
     @classmethod
     def define_schema(cls):
@@ -123,6 +177,12 @@ class PairLoRATrain(io.ComfyNode):
                     tooltip="The LoRA's file name. An existing file is never overwritten: a number is added.",
                 ),
                 TrainSettings.Input("settings", optional=True),
+                Dataset.Input(
+                    "held_out",
+                    optional=True,
+                    tooltip="Pairs that are not trained on, to see how the LoRA does on them. Without it a tenth of the "
+                    "dataset is held out, from 12 pairs on.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -137,7 +197,7 @@ class PairLoRATrain(io.ComfyNode):
     def validate_inputs(cls, name):
         try:
             if name is not None:  # None: linked, known only when it runs
-                run.lora_path(name)
+                lora_path(name)
         except ValueError as error:
             return str(error)
         return True
@@ -145,30 +205,31 @@ class PairLoRATrain(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, name=None, **_):
         """Another value once a LoRA made under this name, or any where the name is linked, is no longer in its place, so
-        that the node runs again and puts it back."""
+        that the node runs again and puts it back; and once its training was stopped, so that it goes on."""
         gone = [file for file, its_name in cls.made.items() if name in (None, its_name) and not os.path.exists(file)]
         cls.lost.update(cls.made.pop(file) for file in gone)
-        return cls.lost[name] if name is not None else cls.lost.total()
+        return sum(count[name] if name is not None else sum(count.values()) for count in (cls.lost, cls.stopped))
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None):
-        if isinstance(dataset, PairedDataset):
+    def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None, held_out=None):
+        if isinstance(dataset, PairedDataset) or isinstance(held_out, PairedDataset):
             limits.require("clip", io.Clip, clip)
             limits.require("vae", io.Vae, vae)
         base_file, lora_files = upstream.files(cls.hidden.prompt, cls.hidden.unique_id, "model", model, output_type)
+        graph = None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        job = Job(
+            model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name, held_out, base_file,
+            tuple(lora_files), graph,
+        )  # fmt: skip
         own = os.path.join(folder_paths.get_user_directory(), "__pairlora")
-        places = run.Places(
+        places = Places(
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
         with Telling(cls.hidden, steps) as telling:
-            result = run.train_once(
-                model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name,
-                places=places, base_file=base_file, lora_files=lora_files,
-                graph=None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})},
-                on_step=telling.step, on_phase=telling.phase, on_warning=telling.warning,
-            )  # fmt: skip
+            result = train_once(job, places, telling)
             trained = apply.with_lora(model, result.lora, 1.0)
             telling.report(result.report)
         cls.made[os.path.join(places.loras, result.lora_name)] = name
+        cls.stopped[name] += result.stopped
         return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui={"text": [result.report]})

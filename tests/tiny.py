@@ -64,6 +64,22 @@ def plan(checkpointing: bool):
     return module("plan").Plan(how(checkpointing), 1_000_000 * checkpointing, None, 0, 0, 0)
 
 
+def watch(on_step=None, on_plan=None, on_warning=None):
+    """A Watch that calls ``on_step(step, loss)``, ``on_plan(plan)`` and ``on_warning(text)``."""
+
+    class Calling(module("watch").Watch):
+        def stepped(self, state, loss, norm, rate):
+            if on_step:
+                on_step(state.step, loss)
+            return False
+
+    calling = Calling()
+    for name, called in (("plan", on_plan), ("warning", on_warning)):
+        if called:
+            setattr(calling, name, called)
+    return calling
+
+
 class Training:
     """LoRA layers on a model and one training step's gradient, in the dtype of the model."""
 

@@ -1,9 +1,9 @@
 """The training loop."""
 import contextlib
-import logging
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -12,11 +12,11 @@ from .host import compat, forward, memory
 from .host.autograd import exact_gradients
 from .host.encode import Encoded
 from .host.forward import ModelPatcher
-from .lora.inject import LoraLayers
-from .loss_scale import LossScale
-from .plan import Plan, choose
+from .plan import choose
 from .plan.ledger import Ledger
+from .state import State
 from .step import draw, gradient
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -28,80 +28,95 @@ class Settings:
     seed: int = 0
     timesteps: str = "family default"  # see sampling.sigmas
     save_as: str = "float32"  # see lora.files.DTYPES
+    warmup: int = 20  # steps in which the learning rate rises to its height
+    cooldown: int = 0  # percent of the steps, at the end, in which it falls to zero
+    hold_out: str = "a tenth"  # of the pairs, from 12 on, where none are given; or "none"
+    hand_on: str = "best"  # on held-out pairs, or "last"
+    previews: int = 3  # rounds of pictures of held-out pairs
+    checkpoint_steps: int = 250
+    checkpoint_minutes: int = 10
 
     def of_training(self) -> dict[str, int | str]:
-        """All but how the file is stored, since one training serves files of every kind."""
-        return {name: value for name, value in asdict(self).items() if name != "save_as"}
+        """What a run is known by: nothing that the training itself does not depend on, and no setting that is off, so
+        that runs of older versions are known still."""
+        named = {name: value for name, value in asdict(self).items() if name in ("rank", "batch_size", "seed", "timesteps")}
+        return named | ({"warmup": self.warmup} if self.warmup else {})
+
+    def cooling(self, steps: int) -> int:
+        """How many of the last of so many steps are cooled down."""
+        return steps * self.cooldown // 100
 
 
 def train(
-    model: ModelPatcher,
-    samples: Sequence[Encoded],
-    settings: Settings,
-    steps: int,
-    learning_rate: float,
-    on_step: Callable[[int, float], None],
-    plan: Plan | None = None,
-    on_warning: Callable[[str], None] = logging.warning,
-    on_plan: Callable[[Plan], None] = lambda plan: None,
-) -> dict[str, torch.Tensor]:
+    model: ModelPatcher, samples: Sequence[Encoded], settings: Settings, steps: int, learning_rate: float,
+    watch: Watch | None = None, plan=None, state: State | None = None,
+) -> dict[str, torch.Tensor]:  # fmt: skip
     """Train a LoRA on the very module that ``model`` holds, and leave that as it was.
 
-    ``on_step(step, loss)`` is called after every update of the optimizer; what it raises ends the training.
-    ``on_warning(text)`` hears of a model that computes otherwise when it generates, ``on_plan(plan)`` how the memory is
-    used: as ``plan`` says or else as is found best, and otherwise when a step runs out of memory.
-    Returns the LoRA as `diffusion_model.PATH.lora_A.weight`, `.lora_B.weight` in float32. On the CPU the same
-    arguments give the same tensors.
+    It begins with ``state``, by default that of a new LoRA. The memory is used as ``plan`` says or else as is found best,
+    and otherwise when a step runs out of it; ``watch`` is told.
+    Returns the LoRA as `diffusion_model.PATH.lora_A.weight`, `.lora_B.weight` in float32. On the CPU the same arguments
+    give the same tensors, whether in one go or, by ``state``, in several.
     """
-    base, device, largest = model.model, model.load_device, largest_of(samples)
+    base, device, largest, watch = model.model, model.load_device, largest_of(samples), watch or Watch()
     plan = plan or choose(model, largest, settings.batch_size, settings.rank)
-    on_plan(plan)
-    with torch.inference_mode(False):
-        lora = LoraLayers(base.diffusion_model, settings.rank, settings.seed, device)
-    parameters, scale = lora.parameters(), LossScale(compat.compute_dtype(base))
-    fused = device.type in ("cpu", "cuda") or None  # a quarter of the time, and no room for what lies between its operations
-    optimizer = torch.optim.AdamW(parameters, learning_rate, fused=fused)  # https://arxiv.org/abs/1711.05101
-    generator = torch.Generator().manual_seed(settings.seed)  # on the CPU: the same noise on every device
-    order = shuffled(len(samples), settings.seed)
-    step, drawn, plain = 0, None, None
+    watch.plan(plan)
+    state = state or State(model, settings, learning_rate)
+    begun = state.step
+    order = itertools.islice(shuffled(len(samples), settings.seed), state.step * settings.batch_size, None)
+    drawn, plain = None, None
 
-    while step < steps:
+    while True:
         memory.load(model, plan.needed)
-        if plain is None:
-            generating, plain = forward.trial(model, largest), forward.trial(model, largest, training=True)
-            if warning := forward.kernels_warning(generating, plain):
-                on_warning(warning)
         try:
-            with lora.attached(), exact_gradients(base, base.diffusion_model, plan.how):
-                if step == 0:
-                    forward.check_unchanged(plain, forward.prediction(model, largest))
-                while step < steps:
-                    if drawn is None:
-                        batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.batch_size)]
-                        drawn = batch, *draw(model, batch, settings.timesteps, generator)
-                    with Ledger(device.type) if plan.is_unknown else contextlib.nullcontext() as ledger:
-                        loss, norm = gradient(model, *drawn, parameters, scale)
-                    if not (math.isfinite(loss) and math.isfinite(norm)):
-                        raise FloatingPointError(
-                            f"At step {step + 1} the loss became {loss:g} and its gradient {norm:g}. "
-                            + (f"Lower the learning rate ({learning_rate:g})." if step else
-                               "Load the model with another weight_dtype, such as bf16.")
-                        )  # fmt: skip
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    step, drawn = step + 1, None
-                    if ledger:
-                        on_plan(plan := replace(plan, measured=ledger.peak))
-                    on_step(step, loss)
+            with state.lora.attached():
+                if plain is None:
+                    generating, plain = forward.trial(model, largest), forward.trial(model, largest, training=True)
+                    if warning := forward.kernels_warning(generating, plain):
+                        watch.warning(warning)
+                if not watch.between(state) or state.step >= steps:
+                    return state.lora.state_dict()
+                memory.load(model, plan.needed)  # what lay between may have needed the room
+                with exact_gradients(base, base.diffusion_model, plan.how):
+                    if state.step == begun:
+                        forward.check_unchanged(plain, forward.prediction(model, largest))
+                    while state.step < steps:
+                        if drawn is None:
+                            batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.batch_size)]
+                            drawn = batch, *draw(model, batch, settings.timesteps, state.generator)
+                        with Ledger(device.type) if plan.is_unknown else contextlib.nullcontext() as ledger:
+                            loss, norm = gradient(model, *drawn, state.parameters, state.scale)
+                        if not (math.isfinite(loss) and math.isfinite(norm)):
+                            raise FloatingPointError(
+                                f"At step {state.step + 1} the loss became {loss:g} and its gradient {norm:g}. "
+                                + (f"Lower the learning rate ({learning_rate:g})." if state.step else
+                                   "Load the model with another weight_dtype, such as bf16.")
+                            )  # fmt: skip
+                        rate = learning_rate * share(state.step, steps, settings)
+                        state.advance(rate)
+                        drawn = None
+                        if ledger:
+                            watch.plan(plan := replace(plan, measured=ledger.peak))
+                        if watch.stepped(state, loss, norm, rate):
+                            break
+            continue
         except Exception as error:
             if not compat.is_out_of_memory(error) or (harder := plan.harder(device)) is None:
                 raise
-            on_warning(f"At step {step + 1} the memory ran out ({plan}). Trained on with {harder}.")
-            on_plan(plan := harder)
-        if step < steps:  # outside of the except, whose error holds what the step has kept
-            optimizer.zero_grad()
-            memory.release(model)
-    return lora.state_dict()
+            watch.warning(f"At step {state.step + 1} the memory ran out ({plan}). Trained on with {harder}.")
+            watch.plan(plan := harder)
+        state.optimizer.zero_grad()  # outside of the except, whose error holds what the step has kept
+        memory.release(model)
+
+
+def share(step: int, steps: int, settings: Settings) -> float:
+    """Of the learning rate, for the step after ``step``. Rising at first keeps the optimizer, which then knows little of
+    the gradients, from large steps (https://arxiv.org/abs/1910.04209); falling to zero at last lets it settle, as
+    well as a schedule made for so many steps would (https://arxiv.org/abs/2405.18392)."""
+    cooling = settings.cooling(steps)
+    rising = (step + 1) / settings.warmup if settings.warmup else 1.0
+    falling = (steps - step) / cooling if cooling else 1.0
+    return min(1.0, rising, falling)
 
 
 def largest_of(samples: Sequence[Encoded]) -> Encoded:

@@ -26,7 +26,7 @@ def test_the_base_is_as_before(tiny, trainer, end, checkpointing):
                 raise end("stop")
 
         def train():
-            return loop.train(model, samples, loop.Settings(2, 2, 0), 5, 1e-3, on_step, plan=tiny.plan(checkpointing))
+            return loop.train(model, samples, loop.Settings(2, 2, 0), 5, 1e-3, tiny.watch(on_step), plan=tiny.plan(checkpointing))
 
         if end:
             with pytest.raises(end):
@@ -46,9 +46,9 @@ def test_the_same_arguments_give_the_same_lora(tiny, trainer):
         model = tiny.flux()
         samples = [tiny.encoded(i) for i in range(3)]
         first, second = (
-            loop.train(model, samples, loop.Settings(2, 2, seed), 4, 1e-3, lambda step, loss: None) for seed in (5, 5)
+            loop.train(model, samples, loop.Settings(2, 2, seed), 4, 1e-3) for seed in (5, 5)
         )
-        other = loop.train(model, samples, loop.Settings(2, 2, 6), 4, 1e-3, lambda step, loss: None)
+        other = loop.train(model, samples, loop.Settings(2, 2, 6), 4, 1e-3)
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert any(not torch.equal(first[k], other[k]) for k in first)
 
@@ -119,4 +119,4 @@ def test_a_damaged_base_is_named(tiny, trainer):
         name, p = next((n, p) for n, p in model.model.named_parameters() if n.endswith("single_blocks.1.linear2.weight"))
         p[0, 0] = torch.nan
         with pytest.raises(ValueError, match=f"{name} holds NaN"):
-            loop.train(model, samples, loop.Settings(2, 1, 0), 2, 1e-3, lambda step, loss: None)
+            loop.train(model, samples, loop.Settings(2, 1, 0), 2, 1e-3)

@@ -15,7 +15,7 @@ def trained(flux, trainer):
 
     def run():
         warnings, loop = [], trainer("loop")
-        loop.train(*flux, loop.Settings(2), 2, 1e-3, lambda step, loss: None, on_warning=warnings.append)
+        loop.train(*flux, loop.Settings(2), 2, 1e-3, tiny.watch(on_warning=warnings.append))
         return warnings
 
     return run

@@ -241,7 +241,7 @@ def test_a_run_on_little_memory_is_the_same_run(encoded, encoders, trainer):
     tight = trainer("host.store").Stored(samples.store, dict(samples.keys), limit=1)
     with torch.inference_mode():
         a, b = (
-            loop.train(encoders.model, data, loop.Settings(2, 2, 0), 4, 1e-3, lambda step, loss: None) for data in (samples, tight)
+            loop.train(encoders.model, data, loop.Settings(2, 2, 0), 4, 1e-3) for data in (samples, tight)
         )
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
@@ -261,7 +261,7 @@ def test_text_encoder_and_vae_are_gone_when_the_model_is_loaded(encoded, encoder
     samples, _ = encoded()
     loop = trainer("loop")
     with torch.inference_mode():
-        loop.train(encoders.model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: None)
+        loop.train(encoders.model, samples, loop.Settings(2, 1, 0), 1, 1e-3)
     assert beside == [[]], "loaded once, when they are gone"
 
 
@@ -370,7 +370,7 @@ def test_a_size_that_the_model_cannot_take_is_named(zoo, trainer):
         model = zoo.model(kind)
         samples = [zoo.encoded(kind, 1, 0), zoo.encoded(kind, 2, 0, size=(64, 512))]
         with pytest.raises(ValueError, match="SD3 cannot take sample2, whose latent is 64 x 8.*another resolution"):
-            loop.train(model, samples, loop.Settings(2, 1, 0), 1, 1e-3, lambda step, loss: pytest.fail("it trained"))
+            loop.train(model, samples, loop.Settings(2, 1, 0), 1, 1e-3, tiny.watch(lambda step, loss: pytest.fail("it trained")))
 
 
 @pytest.mark.parametrize("method, file, release", [

@@ -348,7 +348,7 @@ def test_base_as_before(zoo, tiny, kind, cell, trainer):
                     raise end("stop")
 
             with pytest.raises(end) if end else contextlib.nullcontext():
-                lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, on_step, plan=tiny.plan(True))
+                lora = loop.train(model, samples, loop.Settings(2, 2, 0), 2, 1e-3, tiny.watch(on_step), plan=tiny.plan(True))
             tiny.same(tiny.state(model), before)
     assert any(lora[key].abs().sum() > 0 for key in lora if "lora_B" in key)
     cell("yes")

@@ -84,7 +84,7 @@ def test_streamed_against_resident(flux, gradient, trainer, tiny):
     assert tiny.relative(streamed, resident) < 1e-2
 
 
-def test_out_of_memory_steps_down_and_previews_go_on(flux, trainer):
+def test_out_of_memory_steps_down_and_previews_go_on(tiny, flux, trainer):
     model, samples = flux()
     loop, forward, warnings, steps = trainer("loop"), trainer("host.forward"), [], []
     plan = replace(trainer("plan").choose(model, samples[0], 1, 16), how=trainer("host.recompute").NOTHING)
@@ -99,7 +99,7 @@ def test_out_of_memory_steps_down_and_previews_go_on(flux, trainer):
     torch.cuda.set_per_process_memory_fraction(there / total)
     try:
         with torch.inference_mode():
-            lora = loop.train(model, samples, loop.Settings(16), 4, 1e-4, on_step, plan=plan, on_warning=warnings.append)
+            lora = loop.train(model, samples, loop.Settings(16), 4, 1e-4, tiny.watch(on_step, on_warning=warnings.append), plan)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     print(warnings)

@@ -24,7 +24,7 @@ def train(tiny, trainer):
         with torch.inference_mode():
             model = tiny.flux(dtype)
             samples = [tiny.encoded(i) for i in range(2)]
-            lora = loop.train(model, samples, loop.Settings(2), steps, learning_rate, lambda step, loss: losses.append(loss))
+            lora = loop.train(model, samples, loop.Settings(2), steps, learning_rate, tiny.watch(lambda step, loss: losses.append(loss)))
         return lora, losses
 
     return run

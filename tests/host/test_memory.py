@@ -19,7 +19,7 @@ def rss():
 
 def train(steps):
     with torch.inference_mode():
-        tiny.module("loop").train(model, samples, settings, steps, 1e-3, lambda step, loss: peak.append(rss()),
+        tiny.module("loop").train(model, samples, settings, steps, 1e-3, tiny.watch(lambda step, loss: peak.append(rss())),
                                   plan=tiny.plan(True))
 
 with torch.inference_mode():

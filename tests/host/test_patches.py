@@ -346,7 +346,7 @@ def test_a_forward_that_nothing_can_be_learned_through_is_refused(zoo, tiny, tra
     with pytest.raises(ValueError, match=match):
         forward.check_patches(model, zoo.encoded(kinds[FLUX], 1, 1))
     with torch.inference_mode(), pytest.raises(ValueError, match=match):
-        loop.train(model, [zoo.encoded(kinds[FLUX], 1, 1)], loop.Settings(2, 1, 0), 2, 1e-3, lambda step, loss: None)
+        loop.train(model, [zoo.encoded(kinds[FLUX], 1, 1)], loop.Settings(2, 1, 0), 2, 1e-3)
     tiny.same(tiny.state(model), before)
 
 
@@ -427,7 +427,7 @@ def test_compiled(zoo, tiny, trainer, kinds, gradient, how, tmp_path):
     for base in (model, plain):
         with torch.inference_mode():
             samples = [zoo.encoded(kinds[FLUX], 1, 1)]
-            loras.append(loop.train(base, samples, settings, 2, 1e-3, lambda step, loss: None))
+            loras.append(loop.train(base, samples, settings, 2, 1e-3))
     assert loras[0].keys() == loras[1].keys()
     assert all(torch.allclose(loras[0][key], loras[1][key], atol=1e-6) for key in loras[0])
     safetensors.torch.save_file(loras[0], tmp_path / "lora.safetensors")

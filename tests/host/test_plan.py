@@ -150,7 +150,7 @@ def test_a_model_that_cannot_run_without_weights_is_measured(zoo, tiny, trainer)
     kind = next(kind for kind in zoo.KINDS if kind.name == "HiDream-E1")
     model, loop, plans = zoo.model(kind), trainer("loop"), []
     sample = zoo.encoded(kind, 0, 1)
-    loop.train(model, [sample], loop.Settings(2), 2, 1e-3, lambda *_: None, on_plan=plans.append)
+    loop.train(model, [sample], loop.Settings(2), 2, 1e-3, tiny.watch(on_plan=plans.append))
     assert "not counted" in str(plans[0]) and plans[0].how.blocks == plans[0].blocks == 4
     assert "the first step took 2 MB" in str(plans[-1]) and plans[-1].measured > 100_000
 
@@ -167,7 +167,7 @@ def test_out_of_memory_steps_down_and_the_training_goes_on(tiny, trainer, monkey
     def on_step(step, loss):
         steps.append(step)
 
-    wanted = loop.train(model, samples, loop.Settings(2), 4, 1e-3, on_step, plan=start)
+    wanted = loop.train(model, samples, loop.Settings(2), 4, 1e-3, tiny.watch(on_step), plan=start)
     left = dict(fails)
 
     def short(*args):
@@ -178,7 +178,7 @@ def test_out_of_memory_steps_down_and_the_training_goes_on(tiny, trainer, monkey
 
     monkeypatch.setattr(loop, "gradient", short)
     lora = loop.train(
-        model, samples, loop.Settings(2), 4, 1e-3, on_step, plan=start, on_warning=warnings.append, on_plan=plans.append
+        model, samples, loop.Settings(2), 4, 1e-3, tiny.watch(on_step, plans.append, warnings.append), plan=start
     )
     assert steps == [1, 2, 3, 4] * 2
     assert len(warnings) == sum(fails.values()) and "the memory ran out" in warnings[0]
@@ -194,7 +194,7 @@ def test_out_of_memory_with_all_recomputed_is_raised(tiny, trainer, monkeypatch)
 
     monkeypatch.setattr(loop, "gradient", short)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        loop.train(tiny.flux(), [tiny.encoded(0)], loop.Settings(2), 1, 1e-3, lambda *_: None, plan=tiny.plan(True))
+        loop.train(tiny.flux(), [tiny.encoded(0)], loop.Settings(2), 1, 1e-3, plan=tiny.plan(True))
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

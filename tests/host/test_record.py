@@ -10,7 +10,7 @@ def record(trainer, tmp_path):
     """`record(name)`: of one and the same training, which has finished once it was saved."""
 
     def make(name="edit", key="0123456789abcdef", steps=10):
-        return trainer("run").Record(str(tmp_path / "output"), name, key, steps)
+        return trainer("run.record").Record(str(tmp_path / "output"), name, key, steps)
 
     return make
 
@@ -18,7 +18,7 @@ def record(trainer, tmp_path):
 @pytest.fixture
 def finished(record):
     made = record()
-    made.save({"a": torch.ones(2)}, {"format": "pt"})
+    made.save({made.last: {"a": torch.ones(2)}}, {"format": "pt"})
     made.write({"files": {}, "report": "6 samples"})
     return made
 
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_no_part_of_a_lora_under_its_name(trainer, finished, 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer("run").shutil, "copyfile", copy)
+        patch.setattr(trainer("run.record").shutil, "copyfile", copy)
         with pytest.raises(OSError, match="No space left"):
             finished.place(str(loras), "edit")
     assert not list(loras.glob("*.safetensors"))

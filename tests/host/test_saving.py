@@ -18,23 +18,27 @@ def base(tiny):
 def train(trainer, tiny, base, tmp_path):
     """`train(name, on_step=...)`: three steps into folders of its own; the object has the ``result``, the ``steps`` that
     were taken and the folders."""
-    run = trainer("run")
+    once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
     dataset = trainer("host.collect").CollectedDataset(tuple(tiny.encoded(seed) for seed in (1, 2)))
-    places = run.Places(*(str(tmp_path / name) for name in ("output", "loras", "encodings")),
+    places = places.Places(*(str(tmp_path / name) for name in ("output", "loras", "encodings")),
                         (str(tmp_path / "user/runs"), str(tmp_path / "temp/runs")))  # fmt: skip
 
     def start(name="edit", on_step=lambda step: None, seed=0, learning_rate=1e-3, **settings):
         seen = SimpleNamespace(steps=0, phases=[], output=tmp_path / "output", loras=tmp_path / "loras", root=tmp_path)
         start.last = seen
 
-        def step_done(step, loss):
-            seen.steps += 1
-            on_step(step)
+        class Seeing(listener.Listener):
+            def phase(self, text):
+                seen.phases.append(text)
 
-        seen.result = run.train_once(
-            base, None, None, dataset, trainer("loop").Settings(rank=2, seed=seed, **settings), 3, learning_rate, name,
-            places=places, base_file="", lora_files=[], graph={}, on_step=step_done, on_phase=seen.phases.append, on_warning=lambda text: None,
-        )  # fmt: skip
+            def step(self, step, loss):
+                seen.steps += 1
+                on_step(step)
+
+        wanted = trainer("loop").Settings(rank=2, seed=seed, **settings)
+        seen.result = once.train_once(
+            job.Job(base, None, None, dataset, wanted, 3, learning_rate, name, graph={}), places, Seeing()
+        )
         return seen
 
     return start
@@ -114,10 +118,10 @@ def test_room_is_held_while_it_trains_and_given_back(train, tmp_path):
     held = []
     run = train(on_step=lambda step: held.extend(tmp_path.rglob("*.trial.safetensors")))
     assert len(held) == 3 and not list(tmp_path.rglob("*.trial*"))
-    assert [file.split("/")[-1] for file in files(run.output)] == ["step3.json", "step3.safetensors"]
+    assert {"step3.json", "step3.safetensors"} < {path.name for path in run.output.glob("pairlora/*/*")}
 
 
-def test_cancelling_leaves_nothing_behind(train, tmp_path):
+def test_cancelling_keeps_where_it_stands(train, tmp_path):
     class Cancel(BaseException):
         pass
 
@@ -126,7 +130,8 @@ def test_cancelling_leaves_nothing_behind(train, tmp_path):
 
     with pytest.raises(Cancel):
         train(on_step=cancel)
-    assert not files(tmp_path)
+    assert not list(tmp_path.rglob("*.trial*")) and not files(tmp_path / "loras")
+    assert train().steps == 2
 
 
 @pytest.mark.parametrize("lost, kept", [(["output"], "user/runs"), (["output", "user"], "temp/runs")])
@@ -170,12 +175,12 @@ def test_a_lora_that_fails_the_proof_is_kept_but_never_handed_over(trainer, trai
 
 
 def test_a_note_that_cannot_be_written_loses_nothing(trainer, train, monkeypatch):
-    run = trainer("run")
+    run = trainer("run.record")
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run.json, "dumps", lambda value, **options: full() if "losses" in value else "{}")
+    monkeypatch.setattr(run, "json", SimpleNamespace(loads=json.loads, dumps=full))
     assert train().result.lora_name == "edit.safetensors"
 
 
@@ -185,11 +190,16 @@ def test_a_lora_that_was_deleted_comes_back_without_training(train, tmp_path):
     assert train().steps == 0 and files(tmp_path / "loras") == ["edit.safetensors"]
 
 
-def test_a_damaged_file_of_a_run_is_trained_again(train, tmp_path):
+def test_a_damaged_file_of_a_run_is_made_again(train, tmp_path):
     train()
-    (weights,) = tmp_path.glob("output/pairlora/*/step3.safetensors")
-    weights.write_bytes(weights.read_bytes()[:-100])
-    assert train().steps == 3
+    weights = of_the_run(tmp_path, "step3")
+    content = weights.read_bytes()
+    for damaged in (content[:-100], b"", content[:-9] + bytes(9)):
+        weights.write_bytes(damaged)
+        assert train().steps == 0 and weights.read_bytes()[-100:] == content[-100:]
+    shutil.rmtree(weights.parent / "checkpoints")
+    weights.write_bytes(b"")
+    assert train().steps == 3 and weights.read_bytes()[-100:] == content[-100:]
 
 
 def test_the_file_is_what_was_trained(train):
@@ -241,10 +251,10 @@ def test_a_half_file_of_an_earlier_training_is_made_again(train, tmp_path):
     half, weights = of_the_run(tmp_path, "step3.bf16"), of_the_run(tmp_path, "step3")
     safetensors.torch.save_file({key: value * 1.01 for key, value in safetensors.torch.load_file(half).items()}, half)
     weights.write_bytes(weights.read_bytes()[:-100])
-    for steps in (3, 0):
+    for _ in range(2):
         again = train(save_as="bf16")
         saved = safetensors.torch.load_file(again.loras / again.result.lora_name)
-        assert again.steps == steps and all(torch.equal(saved[key], value) for key, value in again.result.lora.items())
+        assert again.steps == 0 and all(torch.equal(saved[key], value) for key, value in again.result.lora.items())
 
 
 def test_no_room_for_the_half_file_loses_nothing(train, monkeypatch):
@@ -275,10 +285,10 @@ def test_a_lora_that_float16_cannot_hold_is_not_lost(train, learning_rate):
     for _ in range(2):  # once trained, once found
         if learning_rate == 1e-7:
             with pytest.raises(ValueError, match="too large or too small for fp16. Choose bf16"):
-                train(learning_rate=learning_rate, save_as="fp16")
+                train(learning_rate=learning_rate, save_as="fp16", warmup=0)
         else:
-            assert train(learning_rate=learning_rate, save_as="fp16").result.lora_name == "edit.safetensors"
-    again = train("other", learning_rate=learning_rate, save_as="bf16")
+            assert train(learning_rate=learning_rate, save_as="fp16", warmup=0).result.lora_name == "edit.safetensors"
+    again = train("other", learning_rate=learning_rate, save_as="bf16", warmup=0)
     assert again.steps == 0 and again.result.lora_name == "other.safetensors"
 
 
@@ -287,4 +297,4 @@ def test_a_file_says_nothing_of_how_another_is_stored(train):
         run = train(save_as=save_as)
         with safetensors.safe_open(run.loras / run.result.lora_name, "pt") as opened:
             settings = json.loads(opened.metadata()["pairlora_settings"])
-        assert settings == {"rank": 2, "batch_size": 1, "seed": 0, "timesteps": "family default"}
+        assert settings == {"rank": 2, "batch_size": 1, "seed": 0, "timesteps": "family default", "warmup": 20}

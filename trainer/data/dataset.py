@@ -1,8 +1,8 @@
 """A folder of pairs together with how it is to be read."""
 import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,10 @@ class PairedDataset:
         """References in order and, last, the target: arrays of (height, width, 3) in 0..1."""
         background = images.colour(self.reading.background)
         return images.on_one_grid([images.load(path, background) for path in sample.images], self.reading.resolution)
+
+    def part(self, names: Collection[str]) -> "PairedDataset":
+        """A dataset of some of the samples."""
+        return replace(self, samples=tuple(sample for sample in self.samples if sample.name in names))
 
     def has_changed(self, sample: Sample) -> bool:
         """Whether a picture of the sample is another than when the dataset was opened."""

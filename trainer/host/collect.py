@@ -1,5 +1,6 @@
 """A dataset of what the nodes of a graph have made of its samples, for models that the pack has no nodes for."""
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +24,31 @@ class CollectedDataset:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for sample in self.samples:
-            for tensor in tensors([sample.latent, sample.conditioning]):
-                digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-            digest.update(repr(summary(sample.conditioning)).encode())
+            _add(digest, sample)
         return digest.hexdigest()
+
+    @property
+    def content(self) -> dict[str, str]:
+        """A hash of each sample, by its name."""
+        found = {}
+        for sample in self.samples:
+            _add(digest := hashlib.sha256(), sample)
+            found[sample.name] = digest.hexdigest()
+        return found
+
+    def part(self, names: Collection[str]) -> "CollectedDataset":
+        """A dataset of some of the samples."""
+        return CollectedDataset(tuple(sample for sample in self.samples if sample.name in names))
 
     def about(self) -> About:
         return About("collected", [len(sample.references) for sample in self.samples], {"": len(self.samples)})
+
+
+def _add(digest, sample: Encoded) -> None:
+    for tensor in tensors([sample.latent, sample.conditioning]):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(repr(summary(sample.conditioning)).encode())
 
 
 def collect(conditionings: list[list], latents: list[dict]) -> CollectedDataset:

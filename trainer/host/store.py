@@ -115,6 +115,10 @@ class Stored(Sequence):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def part(self, names: Collection[str]) -> "Stored":
+        """Some of the samples."""
+        return Stored(self.store, {name: key for name, key in self.keys if name in names}, self.limit)
+
     def __getitem__(self, i: int) -> Encoded:
         if i not in self._kept:
             name, key = self.keys[i]

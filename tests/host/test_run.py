@@ -1,0 +1,301 @@
+"""A run on disk: whatever ends it, going on is as if it had never stopped."""
+import contextlib
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import safetensors.torch
+import torch
+
+
+class Cancel(BaseException):
+    """As ComfyUI's own."""
+
+
+@pytest.fixture(scope="module")
+def base(tiny):
+    return tiny.flux()
+
+
+@pytest.fixture(autouse=True)
+def often(trainer, monkeypatch):
+    """Scores every ten steps, and checkpoints however long they take."""
+    monkeypatch.setattr(trainer("run.keeper"), "interval", lambda *_: 10)
+    monkeypatch.setattr(trainer("run.keeper"), "COST", 0)
+
+
+@pytest.fixture
+def train(trainer, tiny, base, tmp_path):
+    """`train(steps)` in one and the same run: an object with the ``result``, the ``steps`` that were taken, what was
+    warned of and the ``folder``; ``on_step(step)`` may end it, as may ``stop_at`` a step."""
+    once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
+    collected = trainer("host.collect").CollectedDataset
+    dataset, held_out = (collected(tuple(tiny.encoded(seed) for seed in seeds)) for seeds in ((1, 2, 3), (8, 9)))
+
+    def start(steps, on_step=lambda step: None, stop_at=None, output="output", scored=False, learning_rate=1e-3, model=None, **settings):
+        seen = SimpleNamespace(steps=[], losses={}, warnings=[], scores={}, stop=False)
+        start.last = seen
+
+        class Seeing(listener.Listener):
+            def step(self, step, loss):
+                seen.steps.append(step)
+                seen.losses[step] = loss
+                on_step(step)
+
+            def score(self, step, loss):
+                seen.scores[step] = loss
+
+            def should_stop(self):
+                return seen.steps[-1] == stop_at
+
+            def warning(self, text):
+                seen.warnings.append(text)
+
+        wanted = trainer("loop").Settings(**{"rank": 2, "batch_size": 2, "warmup": 3, **settings})
+        where = places.Places(*(str(tmp_path / output / name) for name in ("output", "loras", "encodings")))
+        seen.loras = tmp_path / output / "loras"
+        with torch.inference_mode():  # as in ComfyUI's executor
+            seen.result = once.train_once(
+                job.Job(model or base, None, None, dataset, wanted, steps, learning_rate, "edit", held_out if scored else None),
+                where, Seeing(),
+            )  # fmt: skip
+        (seen.folder,) = (tmp_path / output).glob("output/pairlora/edit-*")
+        return seen
+
+    return start
+
+
+@pytest.fixture
+def unbroken(train):
+    """`unbroken(steps)`: the LoRA of a training in one go, in a folder of its own."""
+    return lambda steps, **options: train(steps, output=f"unbroken{steps}", **options).result.lora
+
+
+def cancel_at(step):
+    def on_step(at):
+        if at == step:
+            raise Cancel
+
+    return on_step
+
+
+def cancelled(train, steps, at, **options):
+    with pytest.raises(Cancel):
+        train(steps, cancel_at(at), **options)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("at", range(1, 8))
+def test_interrupted_and_resumed_equals_uninterrupted(train, unbroken, at):
+    """At every step; a batch of 2 of 3 samples crosses an epoch at every second."""
+    cancelled(train, 7, at)
+    run = train(7)
+    assert run.steps == list(range(at + 1, 8)) and same(run.result.lora, unbroken(7))
+    assert train(7).steps == []
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_cancelled_after_every_step(train, unbroken, scored):
+    for at in range(1, 7):
+        cancelled(train, 7, at, scored=scored)
+        assert train.last.steps == [at]
+    assert same(train(7, scored=scored).result.lora, unbroken(7, scored=scored))
+
+
+def test_more_steps_go_on_and_fewer_are_found_or_trained_beside(train, unbroken):
+    train(4)
+    assert train(6).steps == [5, 6] and train(4).steps == [] and train(6).steps == []
+    run = train(3)
+    assert run.steps == [1, 2, 3] and same(run.result.lora, unbroken(3))
+    run = train(8)
+    assert run.steps == [7, 8] and same(run.result.lora, unbroken(8))
+    assert train(5).steps == [1, 2, 3, 4, 5] and same(train(5).result.lora, unbroken(5))
+
+
+def test_a_cooled_copy_does_not_hinder_going_on(train, unbroken):
+    cooled = train(10, cooldown=40)
+    assert same(cooled.result.lora, unbroken(10, cooldown=40)) and not same(cooled.result.lora, train(10).result.lora)
+    assert train.last.steps == [7, 8, 9, 10], "from where the cooldown began"
+    run = train(20, cooldown=50)
+    assert run.steps == list(range(11, 21)) and same(run.result.lora, unbroken(20, cooldown=50))
+    assert train(10, cooldown=40).steps == []
+
+
+def test_a_cooldown_is_resumed(train, unbroken):
+    cancelled(train, 10, 8, cooldown=40)
+    run = train(10, cooldown=40)
+    assert run.steps == [9, 10] and same(run.result.lora, unbroken(10, cooldown=40))
+
+
+def test_stopped_it_hands_on_what_there_is_and_goes_on_later(train, unbroken):
+    run = train(7, stop_at=3)
+    assert run.steps == [1, 2, 3] and run.result.stopped and "3 steps" in run.result.report
+    assert same(run.result.lora, unbroken(3))
+    run = train(7)
+    assert run.steps == [4, 5, 6, 7] and not run.result.stopped and same(run.result.lora, unbroken(7))
+
+
+def test_a_file_stops_it_too(train):
+    def on_step(step):
+        if step == 1:
+            (folder,) = train.last.loras.parent.glob("output/pairlora/edit-*")
+            (folder / "stop").touch()
+
+    run = train(500, on_step)
+    assert run.result.stopped and 1 <= len(run.steps) < 500 and not (run.folder / "stop").exists()
+
+
+def test_the_score_changes_nothing(train, unbroken):
+    scored = train(25, scored=True, hand_on="last")
+    assert scored.scores.keys() == {0, 10, 20, 25}
+    assert same(scored.result.lora, unbroken(25))
+
+
+def test_the_best_is_handed_on_and_kept(train):
+    run = train(25, scored=True, learning_rate=3e-2)
+    note = json.loads((run.folder / "step25.json").read_text())
+    assert note["scores"][min(note["scores"], key=note["scores"].get)] <= min(run.scores[10], run.scores[20], run.scores[25])
+    last = train(25, scored=True, learning_rate=3e-2, hand_on="last")
+    assert last.steps == []
+    if note["best"] != "step25.safetensors":
+        assert not same(last.result.lora, run.result.lora)
+        assert last.result.lora_name != run.result.lora_name
+
+
+def damaged(content):
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 1
+    return {"flipped": bytes(flipped), "truncated": content[: len(content) // 2], "empty": b""}
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "empty"])
+def test_every_file_of_a_run_may_be_damaged(train, unbroken, how, tmp_path):
+    """The checkpoint before is used, or else it is trained from the start; the LoRA is the same."""
+    wanted, trials = unbroken(9, scored=True), 0
+    cancelled(train, 9, 3, scored=True)
+    cancelled(train, 9, 5, scored=True)
+    whole = tmp_path / "whole"
+    shutil.copytree(tmp_path / "output", whole)
+    files = [file.relative_to(whole) for file in sorted(whole.rglob("*")) if file.is_file()]
+    for file in files:
+        shutil.rmtree(tmp_path / "output")
+        shutil.copytree(whole, tmp_path / "output")
+        damage = tmp_path / "output" / file
+        damage.write_bytes(damaged(damage.read_bytes())[how]) if damage.stat().st_size else None
+        run, trials = train(9, scored=True), trials + 1
+        assert same(run.result.lora, wanted), file
+        aside = file.name.startswith("step000005")
+        assert run.steps[0] == (4 if aside else 6), file
+        assert bool(run.warnings) == aside and all(str(file.name).split(".")[0] in text for text in run.warnings), file
+    print(f"{trials} damaged files of a run, {how}: all resumed to the same LoRA")
+
+
+@pytest.mark.parametrize("nth", range(1, 14))
+def test_a_full_disk_at_any_write_keeps_the_last_good_state(trainer, train, unbroken, monkeypatch, nth):
+    places, written = trainer("run.places"), 0
+    replace = places.os.replace
+
+    def full(*args):
+        nonlocal written
+        written += 1
+        if written == nth:
+            raise OSError(28, "No space left on device")
+        replace(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places.os, "replace", full)
+        with contextlib.suppress(OSError):
+            train(6, checkpoint_steps=2)
+    assert not list(train.last.loras.parent.rglob("*.part"))
+    assert same(train(6, checkpoint_steps=2).result.lora, unbroken(6))
+
+
+def test_a_full_disk_says_how_much_is_needed(trainer, train, monkeypatch):
+    places = trainer("run.places")
+    save = safetensors.torch.save_file
+
+    def full(tensors, file, *header):
+        if "state" in str(file):
+            raise safetensors.SafetensorError("I/O error: No space left on device")
+        save(tensors, file, *header)
+
+    monkeypatch.setattr(places.safetensors.torch, "save_file", full)
+    monkeypatch.setattr(places.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"step000002.state.safetensors cannot be written: .*needed there.*ended at step 2.*Make room"):
+        train(6, checkpoint_steps=2)
+
+
+def test_nan_ends_it_at_once_and_keeps_the_last_good_state(trainer, train, monkeypatch):
+    loop = trainer("loop")
+    gradient = loop.gradient
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "gradient", lambda *args: gradient(*args) if len(train.last.steps) < 3 else (float("nan"), 1.0))
+        with pytest.raises(FloatingPointError, match="At step 4 .*Lower the learning rate.*checkpoint of step 2 is kept"):
+            train(6, checkpoint_steps=2)
+    assert train(6, checkpoint_steps=2).steps == [3, 4, 5, 6]
+
+
+def test_the_same_training_waits_for_the_other(trainer, train, monkeypatch):
+    """Who is waited for is said, and Cancel ends the waiting."""
+    folder, waits = trainer("run.folder"), []
+    monkeypatch.setattr(folder, "PAUSE", 0.01)
+
+    def on_step(step):
+        (path,) = train.last.loras.parent.glob("output/pairlora/edit-*")
+
+        def wait(text):
+            waits.append(text)
+            raise Cancel
+
+        with pytest.raises(Cancel), folder.Folder(path).locked(wait):
+            pass
+
+    train(1, on_step)
+    assert "waiting: process" in waits[0]
+
+
+def test_a_run_of_an_older_version_is_found(train):
+    """Its folder held a LoRA and a note, and no setting that was unknown then is part of the key when it is off."""
+    run = train(2, warmup=0)
+    for name in ("run.json", "metrics.jsonl", "checkpoints", "lock"):
+        path = run.folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    note = json.loads((run.folder / "step2.json").read_text())
+    old = {key: note[key] for key in ("files", "report", "memory", "seconds")}
+    (run.folder / "step2.json").write_text(json.dumps({**old, "losses": [1.0, 1.0]}))
+    again = train(2, warmup=0)
+    assert again.steps == [] and same(again.result.lora, run.result.lora)
+
+
+def test_a_run_of_a_newer_version_is_left_alone(train):
+    run = train(2)
+    note = json.loads((run.folder / "run.json").read_text())
+    (run.folder / "run.json").write_text(json.dumps({**note, "layout": 99}))
+    with pytest.raises(ValueError, match="newer PairLoRA"):
+        train(3)
+
+
+def test_another_version_of_comfyui_is_said(trainer, train, monkeypatch):
+    train(2)
+    monkeypatch.setattr(trainer("host.compat"), "VERSION", "99.0")
+    run = train(3)
+    assert run.steps == [3] and "goes on with 99.0" in run.result.report
+
+
+def test_few_checkpoints_are_kept(train):
+    run = train(12, checkpoint_steps=1, scored=True)
+    names = sorted(file.name for file in (run.folder / "checkpoints").glob("step*.json"))
+    assert names == ["step000011.json", "step000012.json"]
+
+
+def test_a_clock_that_is_set_back_is_no_matter(train, unbroken, monkeypatch):
+    import time
+
+    cancelled(train, 6, 4)
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    run = train(6)
+    assert run.steps == [5, 6] and same(run.result.lora, unbroken(6))

@@ -1,0 +1,157 @@
+"""Checkpoints: states of a training on disk, from which it goes on as if it had never stopped."""
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ..state import Saved
+from .places import SUFFIX, whole, write_tensors
+
+KEPT = 2  # the newest, of those that a training of so many steps can go on from, and of the others
+
+
+@dataclass(frozen=True)
+class Place:
+    """After which ``step`` of a training this is. In its cooldown, which depends on the ``length`` in steps, that is part
+    of the place; before it the length is 0."""
+
+    step: int
+    length: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.step:06}" + (f"-of-{self.length}" if self.length else "")
+
+    def leads_to(self, steps: int, cooling: int) -> bool:
+        """Whether a training of so many steps, the last ``cooling`` of them cooled down, goes through here."""
+        return self.step <= steps if self.length == steps and cooling else not self.length and self.step <= steps - cooling
+
+
+@dataclass(frozen=True)
+class Best:
+    """The LoRA with the lowest held-out ``loss`` so far, after ``step`` steps; its ``file``, and the checksum of that."""
+
+    step: int
+    loss: float
+    file: str
+    sha256: str
+
+
+class Checkpoints:
+    """Those of one run, in a folder. What is half written or damaged is never used."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def write(self, place: Place, saved: Saved, best: Best | None) -> None:
+        """Raises OSError when it cannot be written; those before it are still there."""
+        files = {f"step{place}{SUFFIX}": saved.lora, f"step{place}.state{SUFFIX}": saved.tensors}
+        for name, tensors in files.items():
+            write_tensors(self.folder / name, tensors, {"format": "pt"})
+        state = {
+            "step": place.step, "length": place.length, "numbers": saved.numbers,
+            "best": best and asdict(best),
+            "files": {name: digest(self.folder / name) for name in files},
+        }  # fmt: skip
+        with whole(self.folder / f"step{place}.json") as unfinished:
+            unfinished.write_text(json.dumps({"state": state, "sha256": _signature(state)}), encoding="utf-8")
+
+    def newest(self, steps: int, cooling: int, on_warning: Callable[[str], None]) -> tuple[Saved, Best | None] | None:
+        """The last whole one on the way to so many steps; those that are damaged are named and set aside."""
+        for place, file in sorted(self.places().items(), key=lambda found: found[0].step, reverse=True):
+            if not place.leads_to(steps, cooling):
+                continue
+            try:
+                return self._read(file)
+            except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+                on_warning(f"The checkpoint {file} is damaged ({error}). It is set aside, and the one before it used.")
+                self._set_aside(place)
+        return None
+
+    def places(self) -> dict[Place, Path]:
+        """The JSON file of each, by its place."""
+        found = {}
+        for file in self.folder.glob("step*.json"):
+            step, _, length = file.stem.removeprefix("step").partition("-of-")
+            with contextlib.suppress(ValueError):
+                found[Place(int(step), int(length or 0))] = file
+        return found
+
+    def _read(self, file: Path) -> tuple[Saved, Best | None]:
+        state = _state(file)
+        best = state["best"] and Best(**state["best"])
+        for name, wanted in [*state["files"].items(), *([(best.file, best.sha256)] if best else [])]:
+            if digest(self.folder / name) != wanted:
+                raise ValueError(f"{name} is not what was written")
+        lora, tensors = (safetensors.torch.load_file(self.folder / name) for name in state["files"])
+        return Saved(state["step"], lora, tensors, state["numbers"]), best
+
+    def write_best(self, place: Place, loss: float, lora: dict[str, torch.Tensor]) -> Best:
+        """Under a name of its own, so that checkpoints which know another one are not harmed."""
+        file = self.folder / f"best{place}{SUFFIX}"
+        write_tensors(file, lora, {"format": "pt"})
+        checksum = digest(file)
+        file = file.replace(file.with_name(f"best{place}-{checksum[:8]}{SUFFIX}"))
+        return Best(place.step, loss, file.name, checksum)
+
+    def read_best(self, best: Best) -> dict[str, torch.Tensor]:
+        return safetensors.torch.load_file(self.folder / best.file)
+
+    def prune(self, steps: int, cooling: int) -> None:
+        """Delete all but the newest ones, and what belongs to none of them."""
+        groups: dict[tuple, list[Place]] = {}
+        for place in sorted(self.places(), key=lambda place: place.step):
+            groups.setdefault((place.length, place.leads_to(steps, cooling)), []).append(place)
+        kept = {place for group in groups.values() for place in group[-KEPT:]}
+        wanted = {f"step{place}" for place in kept}
+        for file in [self.places()[place] for place in kept]:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                if best := _state(file)["best"]:
+                    wanted.add(Path(best["file"]).stem)
+        for file in self.folder.glob("*"):
+            if file.name.split(".")[0] not in wanted:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+    def drop_cooled(self, length: int) -> None:
+        """Delete those of a cooldown that has come to its end."""
+        for place in [place for place in self.places() if place.length == length]:
+            for file in self.folder.glob(f"step{place}.*"):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+    def _set_aside(self, place: Place) -> None:
+        aside = self.folder.parent / "damaged"
+        with contextlib.suppress(OSError):
+            aside.mkdir(exist_ok=True)
+            for file in self.folder.glob(f"step{place}.*"):
+                shutil.move(file, aside / f"{time.time_ns()}-{file.name}")
+
+
+def _state(file: Path) -> dict:
+    note = json.loads(file.read_text(encoding="utf-8"))
+    if note["sha256"] != _signature(note["state"]):
+        raise ValueError(f"{file.name} is not what was written")
+    return note["state"]
+
+
+def _signature(state: dict) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def digest(file: Path) -> str:
+    """The checksum of a file's content."""
+    with open(file, "rb") as opened:
+        if hasattr(hashlib, "file_digest"):  # from Python 3.11 on
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+        sha = hashlib.sha256()
+        while part := opened.read(1 << 20):
+            sha.update(part)
+        return sha.hexdigest()

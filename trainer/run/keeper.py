@@ -1,0 +1,150 @@
+"""What a run does between the steps of its training."""
+import math
+import statistics
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..host import memory
+from ..host.encode import Encoded
+from ..plan import Plan
+from ..scores import held_out_loss, interval
+from ..state import State
+from ..watch import Watch
+from .checkpoints import Best, Place
+from .folder import Folder, Metrics
+from .job import Job
+from .listener import Listener
+
+COST = 50  # times as long as the last checkpoint took, the next one waits: under 2 % of the time
+SPIKE = 10  # times the median of the losses before it
+SEEN = 100  # of them
+
+
+class Keeper(Watch):
+    """Writes metrics, scores and checkpoints, tells the listener, and looks whether the training is to stop."""
+
+    def __init__(
+        self, job: Job, folder: Folder, metrics: Metrics, held_out: Sequence[Encoded], listener: Listener, best: Best | None,
+        before: float,
+    ):  # fmt: skip
+        """``best`` is what an earlier try has found, which took ``before`` seconds."""
+        self.job, self.folder, self.metrics, self.listener = job, folder, metrics, listener
+        self.held_out, self.best, self.used = held_out, best, None
+        self.last = None  # held-out loss at the last step, and of the average there
+        self.average = None
+        self.every = interval(len(held_out), job.settings.batch_size) if held_out else math.inf
+        self.state: State | None = None
+        self.kept = -1  # step of the newest checkpoint
+        self.kept_at, self.cost = time.monotonic(), 0.0
+        self.losses: deque[float] = deque(maxlen=SEEN)
+        self.begun, self.stopping = time.monotonic() - before, False
+
+    @property
+    def seconds(self) -> float:
+        """That the training has taken, earlier tries included."""
+        return time.monotonic() - self.begun
+
+    # what the loop calls
+
+    def plan(self, plan: Plan) -> None:
+        self.used = plan
+        self.listener.plan(plan)
+
+    def warning(self, text: str) -> None:
+        self.listener.warning(text)
+
+    def stepped(self, state: State, loss: float, norm: float, rate: float) -> bool:
+        usual = statistics.median(self.losses) if len(self.losses) == SEEN else math.inf
+        values = {"loss": loss, "norm": norm, "rate": rate, "seconds": round(self.seconds, 3)}
+        self._note(state.step, **values, **({"spike": True} if loss > SPIKE * usual else {}))
+        self.losses.append(loss)
+        self.listener.step(state.step, loss)
+        memory.check_interrupted()
+        self.stopping = self.listener.should_stop() or self.folder.should_stop()
+        return self.stopping or self._score_is_due(state.step) or self._checkpoint_is_due(state.step)
+
+    def between(self, state: State) -> bool:
+        first, self.state = self.state is None, state
+        if first:
+            self.kept = state.step or -1
+        ends = self.stopping or state.step == self.job.steps
+        if self.held_out and (self._score_is_due(state.step) or ends):
+            self._score(state, ends)
+        if not first and not ends and self._checkpoint_is_due(state.step):  # at the end the LoRA itself is saved first
+            self.keep()
+        return not self.stopping
+
+    # what it does
+
+    def keep(self) -> None:
+        """Write a checkpoint of where the training stands, unless there is one.
+
+        Raises:
+            OSError: it cannot be written; with what to do.
+        """
+        state = self.state
+        if state is None or not state.is_whole or state.step in (0, self.kept):
+            return
+        begun = time.monotonic()
+        self.metrics.flush()
+        saved = state.saved()
+        saved = replace(saved, numbers={**saved.numbers, "seconds": self.seconds})
+        try:
+            self.folder.checkpoints.write(self._place(state.step), saved, self.best)
+        except OSError as error:
+            raise OSError(
+                f"{error} The training ended at step {state.step}; what is kept of it goes up to step {max(0, self.kept)}. "
+                "Make room, and queue the same again to go on from there."
+            ) from error
+        self.folder.checkpoints.prune(self.job.steps, self.job.cooling)
+        self.kept, self.kept_at = state.step, time.monotonic()
+        self.cost = self.kept_at - begun
+
+    def best_step(self, chosen: str) -> int:
+        """The step that one of the ``candidates`` is of."""
+        return self.best.step if self.best and chosen == f"step {self.best.step}" else self.state.step
+
+    def candidates(self) -> dict[str, tuple[float, dict]]:
+        """The LoRAs that may be handed on with their held-out losses, by what they are called: the last step's first."""
+        state = self.state
+        found = {"the last step": (self.last, state.lora.state_dict())}
+        if self.best and self.best.step != state.step:
+            found[f"step {self.best.step}"] = self.best.loss, self.folder.checkpoints.read_best(self.best)
+        with state.average.in_place():
+            found["the average"] = self.average, state.lora.state_dict()
+        return found
+
+    def _score(self, state: State, ends: bool) -> None:
+        loss = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)
+        self._note(state.step, held_out=loss)
+        self.listener.score(state.step, loss)
+        if self._score_is_due(state.step) and state.step and not (self.best and self.best.loss <= loss):
+            self.best = self.folder.checkpoints.write_best(self._place(state.step), loss, state.lora.state_dict())
+        if ends:
+            self.last = loss
+            with state.average.in_place():
+                self.average = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)
+            self._note(state.step, average=self.average)
+
+    def _score_is_due(self, step: int) -> bool:
+        return bool(self.held_out) and step % self.every == 0
+
+    def _checkpoint_is_due(self, step: int) -> bool:
+        job, waited = self.job, time.monotonic() - self.kept_at
+        if step == self.kept or not step:
+            return False
+        if job.cooling and step == job.steps - job.cooling:  # from here more steps go on
+            return True
+        settings = job.settings
+        due = step % settings.checkpoint_steps == 0 or waited >= 60 * settings.checkpoint_minutes
+        return due and waited >= COST * self.cost
+
+    def _note(self, step: int, **values) -> None:
+        place = self._place(step)
+        self.metrics.write(step=step, **({"length": place.length} if place.length else {}), **values)
+
+    def _place(self, step: int) -> Place:
+        cooled = self.job.cooling and step > self.job.steps - self.job.cooling
+        return Place(step, self.job.steps if cooled else 0)
