@@ -34,7 +34,8 @@ def unused(lora: dict[str, torch.Tensor], layers: dict[str, list[tuple]]) -> lis
 def kind(patch) -> str:
     """What one of ComfyUI's patches is: "LoRA" where it is plain, else what to call it."""
     if not isinstance(patch, LoRAAdapter):
-        return patch.name if isinstance(patch, WeightAdapterBase) else f"{patch[0]} of the whole weight"
+        adapter = isinstance(patch, WeightAdapterBase)
+        return type(patch).__name__.removesuffix("Adapter") if adapter else f"{patch[0]} of the whole weight"
     *_, mid, dora_scale, reshape = patch.weights
     found = {"lora_mid": mid, "DoRA (dora_scale)": dora_scale, "reshape_weight": reshape}
     return next((name for name, value in found.items() if value is not None), "LoRA")

@@ -63,8 +63,8 @@ def read(model, file: Path) -> Start:
     unfit = apply.unused(lora, layers)
     if not layers or 2 * len(unfit) > len(lora):
         raise ValueError(
-            f"{file.name} is of another model, or no LoRA: of its {counted(len(lora), 'key')} for the model {len(unfit)} fit no layer "
-            f"of this {type(model.model).__name__}: {', '.join(unfit[:3]) or 'there is none'}. Choose a LoRA of this base."
+            f"{file.name} is no LoRA that ComfyUI loads on this {type(model.model).__name__}: of its {counted(len(lora), 'key')} for the "
+            f"model {len(unfit)} fit no layer, such as {', '.join(unfit[:3]) or 'none'}. Choose a LoRA of this base."
         )
     trained = {f"diffusion_model.{path}.weight": module for path, module in targets(model.model.diffusion_model).items()}
     tensors, other = {}, sorted(layers.keys() - trained.keys())
@@ -74,12 +74,12 @@ def read(model, file: Path) -> Start:
     if not tensors:
         raise ValueError(f"{file.name} changes no layer that training does, only such as {other[0]}. Choose another LoRA.")
     warnings = [
-        f"{file.name}: {what} left out, first {keys[0]}."
-        for what, keys in {
-            f"what it does to {counted(len(other), 'layer')} that training does not touch is": other,
-            f"{counted(len(text), 'key')} for the text encoder, which is not trained, are": text,
-            f"{counted(len(unfit), 'key')} that fit no layer of this model are": unfit,
-        }.items()
+        f"Left out of {file.name}: {counted(len(keys), noun)} {why}, first {keys[0]}."
+        for noun, why, keys in (
+            ("layer", "that training does not touch", other),
+            ("key", "for the text encoder, which is not trained", text),
+            ("key", "without a layer in this model", unfit),
+        )
         if keys
     ]
     rank = max(len(a) for key, a in tensors.items() if key.endswith(".lora_A.weight"))
