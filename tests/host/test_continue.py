@@ -83,6 +83,7 @@ def error(tiny, trainer, model, file, start):
     got = {key.replace(".lora_A", ""): lora[key.replace("lora_A", "lora_B")] @ a for key, a in lora.items() if "lora_A" in key}
     assert wanted.keys() <= got.keys(), "what training does not touch is not in these files"
     assert not any(value.any() for key, value in got.items() if key not in wanted), "the others begin without effect"
+    assert all(a.any(1).all() for key, a in lora.items() if "lora_A" in key), "and every rank of every layer can learn"
     return max(tiny.relative(got[key], value) for key, value in wanted.items())
 
 

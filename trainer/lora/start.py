@@ -68,9 +68,10 @@ def read(model, file: Path) -> Start:
         )
     trained = {f"diffusion_model.{path}.weight": module for path, module in targets(model.model.diffusion_model).items()}
     tensors, other = {}, sorted(layers.keys() - trained.keys())
-    for key in (key for key in trained if key in layers):
+    for key in filter(layers.get, trained):
         b, a = _joined(file, key, layers[key], trained[key])
-        tensors |= {key.replace(".weight", ".lora_A.weight"): a, key.replace(".weight", ".lora_B.weight"): b}
+        path = key.removesuffix(".weight")
+        tensors |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
     if not tensors:
         raise ValueError(f"{file.name} changes no layer that training does, only such as {other[0]}. Choose another LoRA.")
     warnings = [
