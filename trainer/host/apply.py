@@ -7,6 +7,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ..data.text import counted
 from .patches import uncompiled
@@ -24,6 +25,35 @@ def added(model, patched) -> dict[str, list[tuple]]:
     return {key: new for key, patches in patched.patches.items() if (new := patches[before.get(key, 0) :])}
 
 
+def unused(lora: dict[str, torch.Tensor], layers: dict[str, list[tuple]]) -> list[str]:
+    """The keys of ``lora`` that are in none of the patches that ComfyUI made of it."""
+    used = {key for parts in layers.values() for _, patch, *_ in parts for key in getattr(patch, "loaded_keys", ())}
+    return sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used)
+
+
+def kind(patch) -> str:
+    """What one of ComfyUI's patches is: "LoRA" where it is plain, else what to call it."""
+    if not isinstance(patch, LoRAAdapter):
+        adapter = isinstance(patch, WeightAdapterBase)
+        return type(patch).__name__.removesuffix("Adapter") if adapter else f"{patch[0]} of the whole weight"
+    *_, mid, dora_scale, reshape = patch.weights
+    found = {"lora_mid": mid, "DoRA (dora_scale)": dora_scale, "reshape_weight": reshape}
+    return next((name for name, value in found.items() if value is not None), "LoRA")
+
+
+def factors(patch, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The B (rows, rank) and A (rank, columns) of a plain LoRA in float32, its scale in B: what it adds is B @ A.
+
+    Raises:
+        ValueError: they have other shapes.
+    """
+    up, down = (torch.atleast_2d(matrix).flatten(1).float() for matrix in patch.weights[:2])
+    if not (rank := len(down)) or up.shape != (rows, rank) or down.shape != (rank, columns):
+        raise ValueError(f"{tuple(up.shape)} times {tuple(down.shape)}, which is no weight of {rows} x {columns}")
+    alpha = patch.weights[2]
+    return up if alpha is None else up * (alpha / rank), down
+
+
 def check_loads(
     model: comfy.model_patcher.ModelPatcher, file: Path, trained: dict[str, torch.Tensor]
 ) -> dict[str, list[tuple]]:
@@ -34,9 +64,8 @@ def check_loads(
     """
     lora = comfy.utils.load_torch_file(str(file), safe_load=True)
     layers = added(model, with_lora(model, lora, 1.0))
-    used = {key for parts in layers.values() for _, patch, *_ in parts for key in getattr(patch, "loaded_keys", ())}
-    if unused := sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used):
-        raise RuntimeError(f"{file}: ComfyUI would not load {counted(len(unused), 'key')}, first {unused[0]}. Please report it.")
+    if left := unused(lora, layers):
+        raise RuntimeError(f"{file}: ComfyUI would not load {counted(len(left), 'key')}, first {left[0]}. Please report it.")
     if 2 * len(layers) != len(trained):
         raise RuntimeError(f"{file}: ComfyUI changes {len(layers)} layers, training {len(trained) // 2}. Please report it.")
     return layers

@@ -194,8 +194,29 @@ class LoraLayers:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """`diffusion_model.PATH.lora_A.weight` (rank, in) and `.lora_B.weight` (out, rank), on the CPU."""
+        return {key: p.detach().cpu().clone() for key, p in self._named().items()}
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put the tensors of a ``state_dict`` into the layers' parameters, which stay the same objects.
+
+        Raises:
+            ValueError: a tensor is missing, is of no layer, or has another shape; nothing is changed then.
+        """
+        own = self._named()
+        shapes, given = ({key: tuple(t.shape) for key, t in named.items()} for named in (own, tensors))
+        for key in shapes | given:
+            if shapes.get(key) != given.get(key):
+                raise ValueError(
+                    f"{key}: the layers have {shapes.get(key, 'no such tensor')}, "
+                    f"what is put into them has {given.get(key, 'no such tensor')}."
+                )
+        for key, p in own.items():
+            p.copy_(tensors[key])
+
+    def _named(self) -> dict[str, torch.nn.Parameter]:
         return {
-            f"diffusion_model.{path}.{name}.weight": getattr(layer, name)["default"].weight.detach().cpu().clone()
+            f"diffusion_model.{path}.{name}.weight": getattr(layer, name)["default"].weight
             for path, layer in self.layers.items()
             for name in ("lora_A", "lora_B")
         }
