@@ -12,14 +12,17 @@ from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
 from ..trainer.loop import Settings
 from ..trainer.lora import files
+from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
 from ..trainer.run.places import Places, lora_path
 from . import limits, upstream
+from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling
 
 TrainSettings = io.Custom("PAIRLORA_SETTINGS")
+NEW = "none"  # in place of a LoRA to continue from
 
 STEPS = (
     "How often the LoRA is updated, one batch each time. Think of blowing up a balloon: steps are how many times you "
@@ -183,6 +186,14 @@ class PairLoRATrain(io.ComfyNode):
                     tooltip="Pairs that are not trained on, to see how the LoRA does on them. Without it a tenth of the "
                     "dataset is held out, from 12 pairs on.",
                 ),
+                io.Combo.Input(
+                    "continue_from",
+                    options=[NEW, *folder_paths.get_filename_list("loras")],
+                    default=NEW,
+                    optional=True,
+                    tooltip="A LoRA of this base model to train on from, with its own rank, for example with other pairs or "
+                    "a lower rate. Start with none: a new LoRA. A cancelled training goes on by itself.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
@@ -203,22 +214,25 @@ class PairLoRATrain(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, name=None, **_):
+    def fingerprint_inputs(cls, name=None, continue_from=NEW, **_):
         """Another value once a LoRA made under this name, or any where the name is linked, is no longer in its place, so
         that the node runs again and puts it back; and once its training was stopped, so that it goes on."""
         gone = [file for file, its_name in cls.made.items() if name in (None, its_name) and not os.path.exists(file)]
         cls.lost.update(cls.made.pop(file) for file in gone)
-        return sum(count[name] if name is not None else sum(count.values()) for count in (cls.lost, cls.stopped))
+        changes = sum(count[name] if name is not None else sum(count.values()) for count in (cls.lost, cls.stopped))
+        start = folder_paths.get_full_path("loras", continue_from or NEW)
+        return changes, os.stat(start).st_mtime_ns if start else 0
 
     @classmethod
-    def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None, held_out=None):
+    def execute(cls, model, clip, vae, dataset, steps, learning_rate, name, settings=None, held_out=None, continue_from=NEW):
         if isinstance(dataset, PairedDataset) or isinstance(held_out, PairedDataset):
             limits.require("clip", io.Clip, clip)
             limits.require("vae", io.Vae, vae)
         base_file, lora_files = upstream.files(cls.hidden.prompt, cls.hidden.unique_id, "model", model, output_type)
         graph = None if args.disable_metadata else {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        start = None if continue_from == NEW else read_start(model, resolve(continue_from))
         job = Job(
-            model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name, held_out, base_file,
+            model, clip, vae, dataset, settings or Settings(), steps, learning_rate, name, held_out, start, base_file,
             tuple(lora_files), graph,
         )  # fmt: skip
         own = os.path.join(folder_paths.get_user_directory(), "__pairlora")

@@ -8,6 +8,7 @@ import torch
 from .host import compat
 from .host.forward import ModelPatcher
 from .lora.inject import LoraLayers
+from .lora.start import Start
 from .loss_scale import LossScale
 
 AVERAGED = 10  # steps between two updates of the average
@@ -42,6 +43,10 @@ class State:
         self.average = Average(self.parameters) if averaged else None
         self.step = 0
         self.is_whole = True  # but while the optimizer changes it
+
+    @torch.inference_mode(False)
+    def begin_with(self, start: Start) -> None:
+        self.lora.load(start.over(self.lora.state_dict()))
 
     def advance(self, learning_rate: float) -> None:
         """Update the LoRA by the gradient that is in its parameters."""

@@ -10,7 +10,7 @@ def flux(tiny):
 
 
 @pytest.fixture
-def trained(flux, trainer):
+def trained(flux, tiny, trainer):
     """`trained()`: the warnings of two steps on the model."""
 
     def run():

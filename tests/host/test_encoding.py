@@ -363,7 +363,7 @@ def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
     assert trainer("encoding").caption_warning(clip, opened) is None
 
 
-def test_a_size_that_the_model_cannot_take_is_named(zoo, trainer):
+def test_a_size_that_the_model_cannot_take_is_named(zoo, tiny, trainer):
     kind = next(kind for kind in zoo.KINDS if kind.name == "SD3")  # made for at most 16 by 16 tokens
     loop = trainer("loop")
     with torch.inference_mode():

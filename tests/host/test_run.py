@@ -33,7 +33,7 @@ def train(trainer, tiny, base, tmp_path):
     collected = trainer("host.collect").CollectedDataset
     dataset, held_out = (collected(tuple(tiny.encoded(seed) for seed in seeds)) for seeds in ((1, 2, 3), (8, 9)))
 
-    def start(steps, on_step=lambda step: None, stop_at=None, output="output", scored=False, learning_rate=1e-3, model=None, **settings):
+    def start(steps, on_step=lambda step: None, stop_at=None, output="output", scored=False, learning_rate=1e-3, beginning=None, **settings):
         seen = SimpleNamespace(steps=[], losses={}, warnings=[], scores={}, stop=False)
         start.last = seen
 
@@ -57,10 +57,11 @@ def train(trainer, tiny, base, tmp_path):
         seen.loras = tmp_path / output / "loras"
         with torch.inference_mode():  # as in ComfyUI's executor
             seen.result = once.train_once(
-                job.Job(model or base, None, None, dataset, wanted, steps, learning_rate, "edit", held_out if scored else None),
-                where, Seeing(),
+                job.Job(
+                    base, None, None, dataset, wanted, steps, learning_rate, "edit", held_out if scored else None, beginning
+                ), where, Seeing(),
             )  # fmt: skip
-        (seen.folder,) = (tmp_path / output).glob("output/pairlora/edit-*")
+        seen.folder = max((tmp_path / output).glob("output/pairlora/edit-*"), key=lambda folder: folder.stat().st_mtime_ns)
         return seen
 
     return start
@@ -299,3 +300,13 @@ def test_a_clock_that_is_set_back_is_no_matter(train, unbroken, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1.0)
     run = train(6)
     assert run.steps == [5, 6] and same(run.result.lora, unbroken(6))
+
+
+def test_it_continues_from_a_lora(trainer, base, train):
+    """Which is part of what the run is known by; its rank comes before that of the settings."""
+    first = train(20, scored=True, hand_on="last")
+    beginning = trainer("lora.start").read(base, first.loras / first.result.lora_name)
+    run = train(2, scored=True, beginning=beginning, output="continued", rank=4)
+    assert run.scores[0] == pytest.approx(first.scores[20], rel=1e-6), "it begins where the other ended"
+    assert {t.shape for t in run.result.lora.values()} == {t.shape for t in first.result.lora.values()}
+    assert train(2, scored=True, output="continued").steps == [1, 2]

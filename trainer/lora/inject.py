@@ -221,12 +221,6 @@ class LoraLayers:
             for name in ("lora_A", "lora_B")
         }
 
-    def load(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take the numbers of another ``state_dict``."""
-        for path, layer in self.layers.items():
-            for name in ("lora_A", "lora_B"):
-                getattr(layer, name)["default"].weight.data.copy_(tensors[f"diffusion_model.{path}.{name}.weight"])
-
 
 def untrained(model: torch.nn.Module, rank: int) -> dict[str, torch.Tensor]:
     """A LoRA of no effect that has the shapes and keys of one trained on ``model``."""

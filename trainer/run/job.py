@@ -1,7 +1,7 @@
 """What is trained from what."""
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..host import families, patches
 from ..host.collect import CollectedDataset
 from ..host.fingerprint import fingerprint
 from ..loop import Settings
+from ..lora.start import Start
 
 Dataset = PairedDataset | CollectedDataset
 
@@ -22,7 +23,8 @@ class Job:
     """A training that is wanted: of a LoRA for ``model``, on ``dataset``, for so many ``steps``.
 
     ``clip`` and ``vae`` are None for a collected dataset. ``given`` are pairs to score the LoRA on; without them some of
-    the dataset are kept from training. ``name`` is the LoRA's in the loras folder. ``base_file`` is what the model was
+    the dataset are kept from training. It begins with ``start``, whose rank comes before that of the settings, or with
+    no effect. ``name`` is the LoRA's in the loras folder. ``base_file`` is what the model was
     loaded from, "" where that is not known, and ``lora_files`` are on it; ``graph`` is the prompt and workflow, kept in
     the file, or None for a file that says nothing of what the user wrote.
     """
@@ -36,9 +38,14 @@ class Job:
     learning_rate: float
     name: str
     given: Dataset | None = None
+    start: Start | None = None
     base_file: str = ""
     lora_files: tuple[str, ...] = ()
     graph: dict[str, object] | None = None
+
+    def __post_init__(self):
+        if self.start:
+            object.__setattr__(self, "settings", replace(self.settings, rank=self.start.rank))
 
     @cached_property
     def trained(self) -> Dataset:
@@ -84,6 +91,8 @@ class Job:
         base = [self.base, self.family.name, families.REVISION, *self.encoders]
         settings = self.settings.of_training()
         parts = {"dataset": self.trained.fingerprint, "base": base, "settings": settings, "learning_rate": self.learning_rate}
+        if self.start:
+            parts |= {"start": self.start.digest}
         if self.held_out:  # what is off is no part, so that runs of older versions are known still
             parts |= {"held_out": self.held_out.fingerprint}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -99,7 +108,7 @@ class Job:
     def warnings(self) -> list[str]:
         """What to say before it begins."""
         references = max(self.about.inputs)
-        found = [families.distilled_warning(self.family, [self.base_file, *self.lora_files]), *patches.warnings(self.model)]
+        found = [*(self.start.warnings if self.start else []), families.distilled_warning(self.family, [self.base_file, *self.lora_files]), *patches.warnings(self.model)]
         if patches.strangers(self.model) and fingerprint(self.model) != self.base:
             found.append("What is on the model cannot be known again, so each queue that runs this node trains anew.")
         if isinstance(self.dataset, PairedDataset):

@@ -123,6 +123,8 @@ def _trained(
         state.load(saved)
         before = saved.numbers.get("seconds", 0.0)
         logging.info(f"PairLoRA: goes on from step {saved.step}")
+    elif job.start:
+        state.begin_with(job.start)
     keeper = Keeper(job, folder, metrics, held_out, listener, best, before)
     try:
         train(job.model, trained, job.settings, job.steps, job.learning_rate, keeper, plan, state)
