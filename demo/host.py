@@ -241,6 +241,12 @@ class Server:
             time.sleep(0.2)
         raise SetupError(f"ComfyUI did not answer within {seconds} s. The end of {self.log}:\n{self.tail()}")
 
+    def kill_and_restart(self) -> None:
+        """As after a power cut: nothing that runs in it can say a word."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.__enter__()
+
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 

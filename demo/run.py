@@ -4,6 +4,8 @@ Queues the example workflow (demo/workflows/) on a headless ComfyUI, which the f
 The last line it prints is one JSON object with the figures.
 """
 import argparse
+import contextlib
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from host import ROOT, Host, Server, check_port
+from host import ROOT, Host, Server, SetupError, check_port
 
 WORKFLOWS = Path(__file__).with_name("workflows")
 
@@ -22,6 +24,8 @@ def arguments() -> argparse.Namespace:
                         help="which of the sample datasets to train on (%(default)s)")  # fmt: skip
     parser.add_argument("--steps", type=int, help="training steps (those of the workflow: 1000)")
     parser.add_argument("--learning-rate", type=float, help="learning rate (that of the workflow: 0.002)")
+    parser.add_argument("--kill-at", type=int, metavar="STEP",
+                        help="kill the server there with -9, start it again and go on; shows that nothing is lost")  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "demo_output", metavar="FOLDER",
                         help="where the LoRA and the picture go, into a new folder for each run (demo_output)")  # fmt: skip
     parser.add_argument("--port", type=int, help="port for the ComfyUI server (a free one)")
@@ -53,6 +57,31 @@ def show_progress(node: str, text: str) -> None:
         print(text, flush=True)
 
 
+def kill_at(step: int, server: Server, prompt: dict) -> None:
+    """Queue a prompt on the server, and kill that once the training has come to a step."""
+    from client import Client
+
+    killed = False
+
+    def kill(node: str, text: str) -> None:
+        nonlocal killed
+        show_progress(node, text)
+        if text.startswith("step ") and int(text.split()[1].split("/")[0]) >= step:
+            killed = True
+            print(f"\nKilling ComfyUI at {text}", flush=True)
+            server.kill_and_restart()
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        Client(server.url).run(prompt, kill)
+    if not killed:
+        raise SetupError(f"The training was over before step {step}. Choose an earlier one with --kill-at.")
+
+
+class Killed(Exception):
+    """The server was killed on purpose."""
+
+
 def demo(args: argparse.Namespace, host: Host) -> dict:
     """Run the workflow and return the figures."""
     from client import Client
@@ -69,6 +98,8 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
     print(f"Starting ComfyUI from {host.comfyui}", flush=True)
     with Server(host, "--output-directory", str(out), port=args.port) as server:
         client = Client(server.url)
+        if args.kill_at:
+            kill_at(args.kill_at, server, prompt)
         outcome = client.run(prompt, show_progress)
         print()
         if outcome.interrupted:
@@ -89,15 +120,29 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
             print()
             figures["psnr_swapped"] = psnr(after, target)
 
-    record = next(out.glob("pairlora/*/step*.json"))
+    record = next(out.glob(f"pairlora/*/step{train['steps']}.json"))
     done = json.loads(record.read_text(encoding="utf-8"))
     lora = out / done["files"][train["name"]]
-    shutil.copyfile(record.with_suffix(".safetensors"), lora)
+    shutil.copyfile(record.with_name(done["best"]), lora)
     picture = out / "before_after.png"
     shutil.copyfile(out / "pairlora" / outcome.outputs[sheet]["images"][0]["filename"], picture)
     figures = {k: None if v is None else round(v, 2) for k, v in figures.items()}
-    return {"dataset": args.dataset, "steps": train["steps"], "train_seconds": round(done["seconds"], 1), **figures,
-            "lora": str(lora), "picture": str(picture)}  # fmt: skip
+    scores = {
+        "best_step": done["best_step"], "held_out_loss_first": done["held_out_loss_first"],
+        "held_out_loss_best": min(done["scores"].values()), "verdict": done["verdict"],
+    }  # fmt: skip
+    return {"dataset": args.dataset, "steps": train["steps"], "train_seconds": round(done["seconds"], 1), **figures, **scores,
+            "resumed_from": done["resumed_from"], "lora_sha256": sha256(lora), "lora": str(lora), "picture": str(picture)}  # fmt: skip
+
+
+def sha256(lora: Path) -> str:
+    """Of a LoRA's numbers; its header has the time of day."""
+    from safetensors.numpy import load_file
+
+    digest = hashlib.sha256()
+    for key, value in sorted(load_file(lora).items()):
+        digest.update(key.encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def main() -> int:

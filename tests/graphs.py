@@ -16,6 +16,8 @@ def training(name: str, steps: int, folder="samples/background-removal-held-out"
     graph["links"] = [link for link in graph["links"] if link[1] <= 4 and link[3] <= 4]
     kept = {link[0] for link in graph["links"]}
     for node in graph["nodes"]:
+        for given in node["inputs"]:
+            given["link"] = given["link"] if given["link"] in kept else None
         for output in node["outputs"]:
             output["links"] = [link for link in output["links"] or [] if link in kept]
     values = {node["type"]: node.get("widgets_values") for node in graph["nodes"]}

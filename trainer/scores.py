@@ -11,6 +11,7 @@ from .host.forward import ModelPatcher
 
 SIGMAS = 4  # of each sample
 SHARE = 0.04  # of the time of training, that scores take
+LOOKED = 32  # samples, to see whether their pictures differ
 PASSES = 2  # forward passes that take as long as a sample of a step, or less
 
 
@@ -29,6 +30,13 @@ def held_out_loss(model: ModelPatcher, samples: Sequence[Encoded], timesteps: st
                 weight = sampling.x0_error_weight(model.model.model_sampling, sigma)
                 total += objective.sample_losses(predicted, x0, weight).item()
     return total / (SIGMAS * len(samples))
+
+
+def alike(samples: Sequence[Encoded]) -> float:
+    """How many of the first samples, from 0 to 1, have a target that equals their reference."""
+    looked = [samples[i] for i in range(min(LOOKED, len(samples)))]
+    same = [any(r.shape == s.latent.shape and torch.equal(r, s.latent) for r in s.references) for s in looked]
+    return sum(same) / len(same)
 
 
 def interval(samples: int, batch_size: int) -> int:

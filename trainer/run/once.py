@@ -16,6 +16,7 @@ from ..host.store import Store
 from ..loop import largest_of, train
 from ..lora import files, inject
 from ..plan import Plan, choose, gigabytes
+from ..scores import alike
 from ..state import State
 from .folder import Folder, Metrics, size
 from .job import Dataset, Job
@@ -125,6 +126,7 @@ def _trained(
         logging.info(f"PairLoRA: goes on from step {saved.step}")
     elif job.start:
         state.begin_with(job.start)
+    begun = state.step
     keeper = Keeper(job, folder, metrics, held_out, listener, best, before)
     try:
         train(job.model, trained, job.settings, job.steps, job.learning_rate, keeper, plan, state)
@@ -136,7 +138,7 @@ def _trained(
         raise
     stopped = state.step < job.steps
     record = _record(job, places, name, state.step)
-    note = _finish(job, record, keeper, name)
+    note = _finish(job, record, keeper, name, begun, alike(trained))
     folder.stopped()
     try:
         keeper.keep()
@@ -147,7 +149,7 @@ def _trained(
     return _result(job, record, note, places, name, listener.warnings, stopped)
 
 
-def _finish(job: Job, record: Record, keeper: Keeper, name: str) -> dict:
+def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, same: float) -> dict:
     """Save the LoRA of the last step, and the best one where that is another; returns the note of the run."""
     step, seconds = keeper.state.step, keeper.seconds
     tensors = keeper.state.lora.state_dict()
@@ -168,10 +170,10 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str) -> dict:
         f"{job.summary(step)}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
-    found = verdict(told, job.learning_rate)
+    found = verdict(told, job.learning_rate, same)
     note = {
         "files": {}, "report": report, "memory": f"Memory: {keeper.used}", "seconds": seconds, "sha256": checksums,
-        "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
+        "resumed_from": begun, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
     }  # fmt: skip
     if keeper.held_out:
         scores = {name: round(loss, 6) for name, (loss, _) in candidates.items()}
