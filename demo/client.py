@@ -3,6 +3,7 @@ import asyncio
 import io
 import json
 import struct
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ class Client:
 
     def post(self, path: str, body: dict | None = None):
         return asyncio.run(self._request("POST", path, json=body or {}))
+
+    def post_in_thread(self, path: str, body: dict) -> threading.Thread:
+        """While ``run`` waits, which it may be called from."""
+        thread = threading.Thread(target=self.post, args=(path, body))
+        thread.start()
+        return thread
 
     def run(self, prompt: dict, on_text: Callable[[str, str], None] | None = None) -> Outcome:
         """Queue a prompt in the API format and wait for its end; ``on_text(node id, text)`` gets progress texts.

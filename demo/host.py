@@ -211,6 +211,10 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def start(self) -> None:
         check_port(self.port)
         command = self.host.command(
             self.host.comfyui / "main.py", "--port", str(self.port), "--base-directory", str(self.base),
@@ -229,7 +233,6 @@ class Server:
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def _wait(self, seconds: int = 300) -> None:
         for _ in range(seconds * 5):
@@ -241,11 +244,10 @@ class Server:
             time.sleep(0.2)
         raise SetupError(f"ComfyUI did not answer within {seconds} s. The end of {self.log}:\n{self.tail()}")
 
-    def kill_and_restart(self) -> None:
-        """As after a power cut: nothing that runs in it can say a word."""
+    def kill(self) -> None:
+        """As by a power cut: nothing that runs in it can say a word. ``start`` starts it again."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self.__enter__()
 
     def tail(self, lines: int = 20) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -69,7 +69,7 @@ def kill_at(step: int, server: Server, prompt: dict) -> None:
         if text.startswith("step ") and int(text.split()[1].split("/")[0]) >= step:
             killed = True
             print(f"\nKilling ComfyUI at {text}", flush=True)
-            server.kill_and_restart()
+            server.kill()
             raise Killed
 
     with contextlib.suppress(Killed):
@@ -100,6 +100,7 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
         client = Client(server.url)
         if args.kill_at:
             kill_at(args.kill_at, server, prompt)
+            server.start()
         outcome = client.run(prompt, show_progress)
         print()
         if outcome.interrupted:

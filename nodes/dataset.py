@@ -18,6 +18,7 @@ from comfy_api.latest import io
 from ..trainer.data import archive, images, strips, typed
 from ..trainer.data.cache import Cache
 from ..trainer.data.dataset import PairedDataset, Reading, open_dataset, state, survey
+from ..trainer.data.held_out import FROM, held_out
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
@@ -283,7 +284,10 @@ class PairLoRASample(io.ComfyNode):
             inputs=[
                 Dataset.Input("dataset"),
                 io.String.Input(
-                    "which", default="all", tooltip="all, or the name of one sample, for example photo001."
+                    "which",
+                    default="all",
+                    tooltip="all, held-out (those that training keeps to itself for its score), trained (the others), or "
+                    "the name of one sample, for example photo001.",
                 ),
             ],
             outputs=[
@@ -299,7 +303,14 @@ class PairLoRASample(io.ComfyNode):
     def execute(cls, dataset: PairedDataset, which: str):
         if not isinstance(dataset, PairedDataset):
             raise DatasetError("A collected dataset has no pictures to give out. Connect Load Paired Dataset.")
-        samples = [s for s in dataset.samples if which in ("all", s.name)]
+        kept = held_out(dataset.content) if which in ("held-out", "trained") else set()
+        parts = {"all": lambda name: True, "held-out": lambda name: name in kept, "trained": lambda name: name not in kept}
+        samples = [s for s in dataset.samples if parts.get(which, which.__eq__)(s.name)]
+        if which == "held-out" and not samples:
+            raise DatasetError(
+                f"{dataset.folder.name} has {len(dataset.samples)} samples, of which none is held out; from {FROM} on a tenth is. "
+                "Choose all, or connect pairs of another folder."
+            )
         if not samples:
             raise DatasetError(f"{dataset.folder.name} has no sample {which!r}. It has {dataset.samples[0].name}, ...")
         images = [[torch.from_numpy(image)[None] for image in dataset.images(sample)] for sample in samples]

@@ -310,3 +310,46 @@ def test_it_continues_from_a_lora(trainer, base, train):
     assert run.scores[0] == pytest.approx(first.scores[20], rel=1e-6), "it begins where the other ended"
     assert {t.shape for t in run.result.lora.values()} == {t.shape for t in first.result.lora.values()}
     assert train(2, scored=True, output="continued").steps == [1, 2]
+
+
+@pytest.mark.parametrize("module, name, nth", [
+    ("loop", "gradient", 1), ("loop", "gradient", 4), ("step", "backward", 4), ("run.keeper", "held_out_loss", 1),
+    ("run.keeper", "held_out_loss", 2), ("run.keeper", "held_out_loss", 4), ("run.places", "flush", 5),
+    ("run.checkpoints", "write_tensors", 3), ("run.record", "write_tensors", 1), ("host.apply", "prove", 1),
+])  # fmt: skip
+def test_cancelled_in_the_middle_of_anything(trainer, train, unbroken, tiny, base, monkeypatch, module, name, nth):
+    """The base is as it was, and queueing again gives the same LoRA."""
+    module, calls, before = trainer(module), 0, tiny.state(base)
+    function = getattr(module, name)
+
+    def cancel(*args, **options):
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise Cancel
+        return function(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, cancel)
+        with pytest.raises(Cancel):
+            train(25, scored=True, checkpoint_steps=4)
+    tiny.same(tiny.state(base), before)
+    assert not list(train.last.loras.parent.rglob("*.part"))
+    assert same(train(25, scored=True).result.lora, unbroken(25, scored=True))
+
+
+def test_a_step_that_was_cancelled_is_drawn_again(trainer, train, unbroken, monkeypatch):
+    """The noise of a step that was drawn but not taken is not lost."""
+    gradient = trainer("loop").gradient
+
+    def cancel(*args):
+        if len(train.last.steps) == 3:
+            raise Cancel
+        return gradient(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer("loop"), "gradient", cancel)
+        with pytest.raises(Cancel):
+            train(6)
+    run = train(6)
+    assert run.steps == [4, 5, 6] and same(run.result.lora, unbroken(6))
