@@ -1,4 +1,4 @@
-"""The example graphs that ComfyUI ships, run as far as the positive conditioning that their samplers get."""
+"""The example graphs that ComfyUI ships, run as far as the conditioning that their samplers get."""
 import asyncio
 import importlib
 import inspect
@@ -11,8 +11,9 @@ import nodes as comfy_nodes
 
 BYPASSED = 4
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-GUIDERS = {"KSampler": "positive", "SamplerCustom": "positive", "CFGGuider": "positive", "BasicGuider": "conditioning",
-           "DualCFGGuider": "cond1", "KSamplerAdvanced": "positive"}  # fmt: skip
+POSITIVE = {"KSampler": "positive", "SamplerCustom": "positive", "CFGGuider": "positive", "BasicGuider": "conditioning",
+            "DualCFGGuider": "cond1", "KSamplerAdvanced": "positive"}  # fmt: skip
+NEGATIVE = {name: "negative" for name in POSITIVE} | {"DualCFGGuider": "cond2"}  # with the references
 
 
 def find(name: str) -> dict | None:
@@ -58,20 +59,21 @@ def _of_extension(module, name: str):
 class Template:
     """A graph of the editor with its subgraphs, in which loaders give what the test has: text encoder, VAE, pictures."""
 
-    def __init__(self, graph: dict, clip, vae, caption: str, pictures: list):
+    def __init__(self, graph: dict, clip, vae, caption: str, pictures: list, guiders: dict[str, str] = POSITIVE):
         self.graph, self.clip, self.vae, self.caption, self.pictures = graph, clip, vae, caption, pictures
         self.subgraphs = {sub["id"]: sub for sub in graph.get("definitions", {}).get("subgraphs", [])}
+        self.guiders = guiders
         self.loaders: list[int] = []  # LoadImage nodes, in the order they were met
 
     def conditionings(self) -> list:
-        """What every sampler that is not switched off gets as positive conditioning."""
+        """What every sampler that is not switched off gets as conditioning at the inputs of ``guiders``."""
         return [value for value in self._samplers(self.graph, ()) if value is not None]
 
     def _samplers(self, graph: dict, around: tuple):
         for node in graph["nodes"]:
             if node["type"] in self.subgraphs and not node.get("mode"):
                 yield from self._samplers(self.subgraphs[node["type"]], ((graph, node), *around))
-            elif (name := GUIDERS.get(node["type"])) and not node.get("mode"):
+            elif (name := self.guiders.get(node["type"])) and not node.get("mode"):
                 yield self._input(graph, node, name, around)
 
     def _input(self, graph: dict, node: dict, name: str, around: tuple):

@@ -1,7 +1,7 @@
 """From a folder of pairs to samples as the model takes them: each encoded once, and kept on disk."""
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -32,14 +32,15 @@ def caption_warning(clip, dataset: PairedDataset) -> str | None:
 
 def encoded(
     model, clip, vae, dataset: PairedDataset, store: Store, encoders: list[str], family: families.Family,
-    on_phase: Callable[[str], None], look: Callable[[encode.Encoded], bool],
+    on_phase: Callable[[str], None], look: Callable[[encode.Encoded], bool], guided: Collection[str] = (),
 ) -> Stored:  # fmt: skip
     """Every sample as the nodes of a graph give it; what the store has is not encoded again.
 
     First all captions are encoded and then all pictures, since on a small device text encoder and VAE push each other out.
     ``encoders`` is the fingerprint of both; they are given back to ComfyUI before the model is loaded. ``look(sample)`` is
     called with the sample that takes most memory once its caption is known, its latents of zeros; what it raises ends the
-    encoding, and where it gives False, the model is tried on that sample before the others are encoded.
+    encoding, and where it gives False, the model is tried on that sample before the others are encoded. Those named in
+    ``guided`` get a negative too: see ``negatives``.
 
     Raises:
         ValueError: the model cannot take so many references, or none at all; found before more than one is encoded.
@@ -54,7 +55,8 @@ def encoded(
         for sample in dataset.samples
     }
     heard = {name: f"{key}-caption" for name, key in keys.items()}
-    store.make_room([*keys.values(), *heard.values()])
+    denied = {name: _negative(keys[name]) for name in guided}
+    store.make_room([*keys.values(), *heard.values(), *denied.values()])
     missing = [sample for sample in dataset.samples if keys[sample.name] not in store]
     blank = encode.Blank(vae)
 
@@ -102,12 +104,28 @@ def encoded(
         if heard[sample.name] not in store:
             on_phase(f"captions {i}/{len(missing)}  {sample.name}")
             hear(sample)
+    unguided = [sample for sample in dataset.samples if sample.name in denied and denied[sample.name] not in store]
+    for i, sample in enumerate(unguided, 1):
+        on_phase(f"negatives {i}/{len(unguided)}  {sample.name}")
+        store.put(denied[sample.name], encode.encode_negative(family, clip, blank, sample.name, pictures(sample)))
+        memory.check_interrupted()
     memory.release(clip.patcher)
     for i, sample in enumerate(missing, 1):
         on_phase(f"pictures {i}/{len(missing)}  {sample.name}")
         finish(sample)
     memory.release(clip.patcher, vae.patcher)
     return Stored(store, keys)
+
+
+def negatives(samples: Stored, guided: Collection[str]) -> dict[str, list]:
+    """A CONDITIONING to sample against, for each of the samples that were ``encoded`` as ``guided``, by name."""
+    places = {name: (i, key) for i, (name, key) in enumerate(samples.keys)}
+    return {name: samples[places[name][0]].against(samples.store.get(_negative(places[name][1]), name)) for name in guided}
+
+
+def _negative(key: str) -> str:
+    """The key in the store of the negative of a sample of that key."""
+    return f"{key}-negative"
 
 
 def check(model, sample: encode.Encoded, needed: int = 0) -> None:

@@ -57,7 +57,7 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
     """`encoded()`: the samples of the folder as a run gets them, and how many texts and pictures were encoded for it."""
     dataset, encoding, families = plain("dataset"), trainer("encoding"), trainer("host.families")
 
-    def run(family=None, limit=2**40, look=lambda sample: True, **reading):
+    def run(family=None, limit=2**40, look=lambda sample: True, guided=(), **reading):
         with plain("cache").Cache() as cache:
             opened, _ = dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, lambda *_: None)
         encoders.clip.texts.clear()
@@ -67,7 +67,7 @@ def encoded(encoders, folder, trainer, plain, tmp_path):
             samples = encoding.encoded(
                 encoders.model, encoders.clip, encoders.vae, opened, store,
                 encoding.encoders_fingerprint(encoders.clip, encoders.vae), family or families.family_of(encoders.model.model),
-                lambda text: None, look,
+                lambda text: None, look, guided,
             )  # fmt: skip
         return samples, (len(encoders.clip.texts), encoders.vae.pictures)
 
@@ -111,6 +111,24 @@ def test_what_was_heard_is_not_asked_again_after_cancelling(encoded, encoders, m
     assert len(encoders.clip.texts) == 4
     monkeypatch.setattr(encoders.vae, "encode", encode)
     assert encoded()[1] == (0, 8)
+
+
+def test_negatives_are_heard_with_the_captions_and_kept(encoded, encoders, trainer, monkeypatch):
+    """They take no picture more: their references are those of the samples."""
+    asked, encoding = [], trainer("encoding")
+    for encoder, name in ((encoders.clip, "encode_from_tokens_scheduled"), (encoders.vae, "encode")):
+        monkeypatch.setattr(encoder, name, lambda *a, ask=getattr(encoder, name), name=name: (asked.append(name), ask(*a))[1])
+    guided = ["photo1", "photo3"]
+    samples, counts = encoded(guided=guided)
+    assert counts == (6, 8) and asked == ["encode_from_tokens_scheduled"] * 6 + ["encode"] * 8
+    assert encoders.clip.texts.count("") == 2
+    negatives = encoding.negatives(samples, guided)
+    assert encoded(guided=guided)[1] == encoded()[1] == (0, 0) and encoded(guided=["photo0"])[1] == (1, 0)
+    assert list(negatives) == guided
+    for i, ((text, options),) in zip((1, 3), negatives.values()):
+        ((own_text, own),) = samples[i].conditioning
+        assert not torch.equal(text, own_text) and options.keys() == own.keys()
+        assert options["reference_latents"][0].any() and torch.equal(options["reference_latents"][0], own["reference_latents"][0])
 
 
 def test_one_after_the_other_gives_what_both_together_give(zoo, trainer, tmp_path):

@@ -274,6 +274,39 @@ def test_as_in_example_graph(zoo, kind, cell, trainer):
     cell(how + (" but guidance {1} for {0}".format(*guidances) if guidances[0] != guidances[1] else ""))
 
 
+def test_negative_as_in_example_graph(zoo, kind, cell, trainer):
+    """What a preview is sampled against is what that graph's sampler gets, whose negative prompt is left empty."""
+    import templates
+
+    families, encode = trainer("host.families"), trainer("host.encode")
+    if not kind.references:
+        cell("no references")
+        pytest.skip("as its positive")
+    clip, vae, picture = zoo.Clip(kind), zoo.Vae(kind), torch.from_numpy(zoo.picture(1, 1024, 1024)).mul(5).round().div(5)
+    family = families.family_of(zoo.model(kind).model, kind.file, 1)
+    if family.cfg == 1:
+        cell("cfg 1")
+        pytest.skip("it is sampled without")
+    with torch.inference_mode():
+        if graph := templates.find(TEMPLATES.get(kind.name, "")):
+            conditionings = templates.Template(graph, clip, vae, "", [picture[None]], templates.NEGATIVE).conditionings()
+        elif kind.name in BY_HAND:
+            conditionings = [BY_HAND[kind.name](templates.run, clip, vae, "", picture[None])]
+        else:
+            cell("none in this ComfyUI")
+            pytest.skip("this ComfyUI ships no example graph for it")
+        ((text_wanted, wanted), *_), *_ = conditionings
+        sample = encode.encode(family, clip, vae, "photo001", [picture.numpy()] * 2, "a caption")
+        negative = encode.encode_negative(family, clip, encode.Blank(vae), "photo001", [picture.numpy()] * 2)
+        ((text, got),) = sample.against(negative)
+    assert torch.equal(text, text_wanted) and not torch.equal(text, sample.conditioning[0][0])
+    assert wanted.keys() - {"guidance"} == got.keys() - {"guidance"}
+    for key in wanted.keys() - {"guidance"}:
+        assert all(torch.equal(*pair) for pair in zip(*map(encode.tensors, (wanted[key], got[key])), strict=True)), key
+        assert isinstance(wanted[key], (torch.Tensor, list, tuple)) or wanted[key] == got[key], key
+    cell("yes")
+
+
 def test_references_keep_their_size(zoo, kind, cell, trainer):
     """Whatever a node would scale them to: against the target a LoRA would learn the zoom."""
     families, encode = trainer("host.families"), trainer("host.encode")

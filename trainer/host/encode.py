@@ -2,7 +2,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.sd
 import numpy as np
@@ -42,6 +42,11 @@ class Encoded:
 
         return Encoded(self.name, other_size(self.latent), self._with_references(other_size))
 
+    def against(self, negative: "Encoded") -> list:
+        """The CONDITIONING of ``negative`` with the references of this sample."""
+        own = {key: value for key, value in self.conditioning[0][1].items() if key in REFERENCES}
+        return [[text, options | own] for text, options in negative.conditioning]
+
     def _with_references(self, change: Callable[[torch.Tensor], torch.Tensor]) -> list:
         """The conditioning with other latents of references."""
 
@@ -66,6 +71,12 @@ def encode(
         conditioning = family.condition(clip, vae, Edit(caption, references, tuple(target.shape[1:3])))
         latent = comfy_nodes.VAEEncode().encode(vae, target)[0]["samples"]
     return Encoded(name, *copied((latent, conditioning), "cpu"))
+
+
+def encode_negative(family: Family, clip: comfy.sd.CLIP, vae: comfy.sd.VAE, name: str, images: list[np.ndarray]) -> Encoded:
+    """What a graph samples the same sample against, for guidance. Its latents are those of the sample itself, which ``vae``
+    may leave blank: see ``Encoded.against``."""
+    return encode(replace(family, condition=family.negative or family.condition), clip, vae, name, images, "")
 
 
 class Listener:

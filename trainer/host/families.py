@@ -47,13 +47,20 @@ class Edit:
 class Family:
     """``condition(clip, vae, edit)`` gives a CONDITIONING; ``most`` is the number of references that the family takes,
     None for any; ``mu`` is the shift at 256 tokens and how much more it is for each further one, None where the family
-    is trained with a fixed shift; ``teacher`` is what to train on in place of a distilled model."""
+    is trained with a fixed shift; ``teacher`` is what to train on in place of a distilled model.
+
+    The rest is how a graph samples the family: its ``cfg``, 1 for none; the ``guidance`` that FluxGuidance puts on the
+    caption, None for none; its ``scheduler``; and how the ``negative`` is conditioned, None for as an empty caption is."""
 
     name: str
     condition: Callable[[comfy.sd.CLIP, comfy.sd.VAE, Edit], list]
     most: int | None = None
     mu: tuple[float, float] | None = None
     teacher: str = "the model that it was distilled from"
+    cfg: float = 1.0
+    guidance: float | None = None
+    scheduler: str = "simple"
+    negative: Callable[[comfy.sd.CLIP, comfy.sd.VAE, Edit], list] | None = None
 
 
 def family_of(base: comfy.model_base.BaseModel, file: str = "", references: int = 0) -> Family:
@@ -67,6 +74,8 @@ def family_of(base: comfy.model_base.BaseModel, file: str = "", references: int 
     if type(base.model_config).__name__ == "ZImage":  # of Lumina2's class
         return Z_IMAGE if getattr(base.diffusion_model, "siglip_embedder", None) is None else Z_IMAGE_OMNI
     family = next((FAMILIES[c.__name__] for c in type(base).__mro__ if c.__name__ in FAMILIES), GENERIC)
+    if family.name == "FLUX.2" and not base.diffusion_model.params.guidance_embed:
+        return FLUX2_KLEIN
     if family.name != "Qwen-Image":
         return family
     if getattr(base.diffusion_model, "default_ref_method", None) == "index_timestep_zero":
@@ -190,29 +199,48 @@ def _instruct_pix2pix(clip, vae, edit: Edit) -> list:
     return InstructPixToPixConditioning.execute(conditioning, conditioning, vae=vae, pixels=edit.references[0]).args[0]
 
 
+def _boogu_negative(clip, vae, edit: Edit) -> list:
+    return _reference_latents(clip, vae, replace(edit, caption=""))  # its node shows the encoder no pictures then
+
+
+def _mage_flow_negative(clip, vae, edit: Edit) -> list:
+    return _mage_flow(clip, vae, replace(edit, caption=" "))  # as its node does
+
+
 # base_shift and max_shift of the schedulers that the models were released with
 FLUX_MU = 0.5, (1.15 - 0.5) / (4096 - 256)  # https://huggingface.co/black-forest-labs/FLUX.1-dev, and FLUX.2-dev
 QWEN_MU = 0.5, (0.9 - 0.5) / (8192 - 256)  # https://huggingface.co/Qwen/Qwen-Image-Edit
 
-GENERIC = Family("this model", _reference_latents)
-Z_IMAGE = Family("Z-Image", _text, teacher="Z-Image without Turbo")
-Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3)
-QWEN_IMAGE_EDIT_2509 = Family("Qwen-Image-Edit-2509", _qwen_image_plus, 3, QWEN_MU)
-QWEN_IMAGE_EDIT_2511 = Family("Qwen-Image-Edit-2511", _references_at_timestep_zero, 3, QWEN_MU)
+# cfg, guidance and scheduler are those of ComfyUI's template graphs, named behind them, at 20 steps and more.
+GENERIC = Family("this model", _reference_latents, cfg=4.0)  # sd3.5_simple_example
+Z_IMAGE = Family("Z-Image", _text, teacher="Z-Image without Turbo", cfg=4.0)  # image_z_image
+Z_IMAGE_OMNI = Family("Z-Image Omni", _z_image_omni, 3, cfg=4.0)  # no template; as Z-Image
+QWEN_IMAGE_EDIT_2509 = Family("Qwen-Image-Edit-2509", _qwen_image_plus, 3, QWEN_MU, cfg=2.5)  # image_qwen_image_edit_2509
+QWEN_IMAGE_EDIT_2511 = Family(  # image_qwen_image_edit_2511
+    "Qwen-Image-Edit-2511", _references_at_timestep_zero, 3, QWEN_MU, cfg=4.0
+)
+FLUX2 = Family(  # image_flux2
+    "FLUX.2", _flux, mu=FLUX_MU, teacher="the base variant of FLUX.2 klein, or FLUX.2 dev", guidance=4.0
+)
+FLUX2_KLEIN = replace(FLUX2, cfg=5.0, guidance=None)  # image_flux2_klein_image_edit_4b_base
 FAMILIES = {
-    "Flux": Family("FLUX.1", _kontext, mu=FLUX_MU, teacher="FLUX.1 Kontext dev or FLUX.1 dev"),
-    "Flux2": Family("FLUX.2", _flux, mu=FLUX_MU, teacher="the base variant of FLUX.2 klein, or FLUX.2 dev"),
-    "LongCatImage": Family("LongCat-Image", _longcat, 1, FLUX_MU),
-    "Chroma": Family("Chroma", _text),
-    "QwenImage": Family("Qwen-Image", _qwen_image, 3, QWEN_MU),
-    "MageFlow": Family("Mage-Flow", _mage_flow, 16),
-    "Omnigen2": Family("OmniGen2", _reference_latents),
-    "Boogu": Family("Boogu", _boogu, 16),
-    "JoyImage": Family("JoyImage", _joyimage, 6),
-    "Krea2": Family("Krea2", _references_at_timestep_zero, 3),
-    "Lumina2": Family("Lumina2", _text),
-    "IP2P": Family("InstructPix2Pix", _instruct_pix2pix, 1),
-    "HiDream": Family("HiDream", _instruct_pix2pix, 1),
+    "Flux": Family(  # flux_kontext_dev_basic
+        "FLUX.1", _kontext, mu=FLUX_MU, teacher="FLUX.1 Kontext dev or FLUX.1 dev", guidance=2.5
+    ),
+    "Flux2": FLUX2,
+    "LongCatImage": Family("LongCat-Image", _longcat, 1, FLUX_MU, cfg=4.5),  # image_longcat_image_edit
+    "Chroma": Family("Chroma", _text, cfg=3.5),  # image_chroma_text_to_image
+    "QwenImage": Family("Qwen-Image", _qwen_image, 3, QWEN_MU, cfg=2.5),  # image_qwen_image_edit
+    "MageFlow": Family("Mage-Flow", _mage_flow, 16, cfg=5.0, negative=_mage_flow_negative),  # image_mage_flow_edit_int8
+    "Omnigen2": Family("OmniGen2", _reference_latents, cfg=5.0),  # image_omnigen2_image_edit
+    "Boogu": Family("Boogu", _boogu, 16, cfg=3.5, negative=_boogu_negative),  # image_boogu_image_0_1_edit
+    "JoyImage": Family("JoyImage", _joyimage, 6, cfg=4.0, scheduler="normal"),  # image_joyai_image_edit
+    "Krea2": Family("Krea2", _references_at_timestep_zero, 3),  # image_krea2_turbo_int8_image_style_reference
+    "Lumina2": Family("Lumina2", _text, cfg=4.0),  # image_netayume_lumina_t2i
+    "IP2P": Family(  # Brooks et al. 2023, https://arxiv.org/abs/2211.09800, section 3.2; KSampler's own scheduler
+        "InstructPix2Pix", _instruct_pix2pix, 1, cfg=7.5, scheduler="normal"
+    ),
+    "HiDream": Family("HiDream", _instruct_pix2pix, 1, cfg=3.0),  # hidream_e1_1
 }
 
 
@@ -248,9 +276,19 @@ def release_warning(family: Family, file: str, references: int) -> str | None:
 def distilled_warning(family: Family, files: list[str]) -> str | None:
     """What to say when one of the ``files`` of the model or its LoRAs is by its name distilled to few steps: a LoRA
     trained on it undoes that, or gives grey blocks."""
-    name = next((file for file in files if DISTILLED.search(PureWindowsPath(file).name)), None)
+    name = _distilled(files)
     return name and (
         f"{name} seems distilled to few steps, and a LoRA trained on such a model is often blurred or grey. Train on "
         f"{family.teacher}; the LoRA can be used with the distilled model afterwards."
     )
 
+
+
+def wants_negative(family: Family, files: list[str]) -> bool:
+    """Whether a graph samples the model with a negative; one that is by the name of one of its ``files`` distilled to few
+    steps is sampled without (image_flux2_klein_image_edit_4b_distilled)."""
+    return family.cfg != 1 and not _distilled(files)
+
+
+def _distilled(files: list[str]) -> str | None:
+    return next((file for file in files if DISTILLED.search(PureWindowsPath(file).name)), None)
