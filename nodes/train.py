@@ -120,6 +120,15 @@ class PairLoRASettings(io.ComfyNode):
                     "Start with best; without held-out pairs both are the last.",
                 ),
                 io.Int.Input(
+                    "previews",
+                    default=3,
+                    min=0,
+                    max=100,
+                    optional=True,
+                    tooltip="How often pictures of held-out pairs are made while it trains, the first before and the last "
+                    "after it. Start with 3; 0 makes none, and more take longer.",
+                ),
+                io.Int.Input(
                     "checkpoint_steps",
                     default=250,
                     min=1,

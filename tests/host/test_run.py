@@ -8,6 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from host import ROOT
+
 
 class Cancel(BaseException):
     """As ComfyUI's own."""
@@ -353,3 +355,99 @@ def test_a_step_that_was_cancelled_is_drawn_again(trainer, train, unbroken, monk
             train(6)
     run = train(6)
     assert run.steps == [4, 5, 6] and same(run.result.lora, unbroken(6))
+
+
+@pytest.fixture(scope="module")
+def demo(trainer):
+    with torch.inference_mode():
+        return trainer("host.demo_model").load()
+
+
+@pytest.fixture
+def train_demo(trainer, plain, demo, tmp_path):
+    """`train_demo(folder, **settings)`: four steps of the demo model on a folder; the result, its folder and what was heard."""
+    once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
+
+    def opened(folder):
+        with plain("cache").Cache() as cache:
+            reading = plain("dataset").Reading(resolution=64, background="white")
+            return plain("dataset").open_dataset(folder, reading, cache, lambda *_: None)[0]
+
+    def start(folder, output="output", given=None, **settings):
+        heard = SimpleNamespace(previews=[], warnings=[])
+
+        class Hearing(listener.Listener):
+            def preview(self, step, pictures):
+                heard.previews.append((step, pictures))
+
+            def warning(self, text):
+                heard.warnings.append(text)
+
+        wanted = trainer("loop").Settings(**{"rank": 2, "timesteps": "uniform", **settings})
+        where = places.Places(str(tmp_path / output), str(tmp_path / output / "loras"), str(tmp_path / "encodings"))
+        with torch.inference_mode():
+            work = job.Job(*demo, opened(folder), wanted, 4, 1e-3, "edit", given and opened(given))
+            heard.result = once.train_once(work, where, Hearing())
+        (heard.folder,) = (tmp_path / output).glob("pairlora/edit-*")
+        return heard
+
+    return start
+
+
+SAMPLES = ROOT / "samples/background-removal"
+
+
+def some_pairs(folder, numbers):
+    folder.mkdir()
+    for number in numbers:
+        for part in ("start.png", "end.png"):
+            shutil.copy(SAMPLES / f"photo{number:03}_{part}", folder)
+    return folder
+
+
+def test_pictures_and_scores_change_nothing(train_demo, tmp_path):
+    pairs, given = some_pairs(tmp_path / "pairs", (1, 2)), some_pairs(tmp_path / "given", (3, 4))
+    shown = train_demo(pairs, given=given)
+    assert [(step, len(pictures)) for step, pictures in shown.previews] == [(0, 1), (2, 1), (4, 1)]
+    assert "held-out pairs, PSNR" in shown.result.report and all(file.exists() for _, (file,) in shown.previews)
+    hidden = train_demo(pairs, "hidden", given=given, previews=0, hand_on="last")
+    alone = train_demo(pairs, "alone")
+    last = safetensors.torch.load_file(shown.folder / "step4.safetensors")
+    assert not hidden.previews and not alone.previews
+    assert same(hidden.result.lora, last) and same(alone.result.lora, last)
+
+
+@pytest.mark.parametrize("error, again", [(torch.cuda.OutOfMemoryError("out of memory"), True), (RuntimeError("no such layer"), False)])
+def test_a_preview_that_fails_is_left_out(trainer, train_demo, tmp_path, monkeypatch, error, again):
+    """Without memory for one, the next is tried."""
+    pairs, given = some_pairs(tmp_path / "pairs", (1, 2)), some_pairs(tmp_path / "given", (3,))
+    wanted = train_demo(pairs, "wanted", given=given)
+    sampled, calls = trainer("host.preview").sampled, []
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise error
+        return sampled(*args)
+
+    monkeypatch.setattr(trainer("host.preview"), "sampled", failing)
+    run = train_demo(pairs, given=given)
+    assert [step for step, _ in run.previews] == ([0, 4] if again else [0])
+    assert "The preview at step 2 was left out" in run.result.report and same(run.result.lora, wanted.result.lora)
+
+
+def test_from_twelve_pairs_on_a_tenth_is_held_out_by_content(plain, train_demo, tmp_path):
+    fewer, more = some_pairs(tmp_path / "fewer", range(1, 13)), some_pairs(tmp_path / "more", range(1, 24))
+    run = train_demo(fewer, previews=0)
+    assert "11 samples and 1 held out" in run.result.report
+    assert "12 samples," in train_demo(fewer, "all", hold_out="none").result.report
+    (kept,) = json.loads((run.folder / "run.json").read_text())["held_out"]
+    again = train_demo(more, "more", previews=0)
+    assert len(json.loads((again.folder / "run.json").read_text())["held_out"]) == 2
+    chosen = plain("held_out").held_out
+    content = {str(i): f"content {i}" for i in range(40)}
+    for added in range(40, 49):
+        bigger = {**content, str(added): f"content {added}"}
+        assert len(chosen(content) - chosen(bigger)) <= 1 and len(chosen(bigger)) == 4
+        assert {bigger[n] for n in chosen(bigger)} == {bigger[n] for n in chosen(dict(reversed(bigger.items())))}
+    assert kept and not chosen({str(i): str(i) for i in range(11)}) and len(chosen({str(i): str(i) for i in range(500)})) == 8

@@ -5,12 +5,12 @@ import shutil
 import threading
 
 import pytest
+from running import steps_of
 from safetensors.torch import load_file
 from torch import equal
 
 from client import Client, GraphError
 from host import ROOT, Server
-from running import steps_of
 
 KILLS = 20
 

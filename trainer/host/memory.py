@@ -54,6 +54,10 @@ def release(*patchers: comfy.model_patcher.ModelPatcher) -> None:
         comfy.model_management.free_memory(1e30, device, [m for m in loaded if m not in done])
 
 
+def is_interrupt(error: BaseException) -> bool:
+    return isinstance(error, comfy.model_management.InterruptProcessingException)
+
+
 def check_interrupted() -> None:
     """Raise ComfyUI's interrupt when the user has pressed cancel."""
     comfy.model_management.throw_exception_if_processing_interrupted()

@@ -80,6 +80,11 @@ class Job:
         """Those of text encoder and VAE."""
         return encoding.encoders_fingerprint(self.clip, self.vae) if isinstance(self.dataset, PairedDataset) else []
 
+    @cached_property
+    def wants_negative(self) -> bool:
+        """Whether pictures are sampled against a negative."""
+        return families.wants_negative(self.family, [self.base_file, *self.lora_files])
+
     @property
     def cooling(self) -> int:
         """How many of the last steps are cooled down."""

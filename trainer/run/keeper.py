@@ -4,9 +4,9 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from ..host import memory
+from ..host import compat, memory
 from ..host.encode import Encoded
 from ..plan import Plan
 from ..scores import held_out_loss, interval
@@ -16,6 +16,7 @@ from .checkpoints import Best, Place
 from .folder import Folder, Metrics
 from .job import Job
 from .listener import Listener
+from .previews import Previews, when
 
 COST = 50  # times as long as the last checkpoint took, the next one waits: under 2 % of the time
 SPIKE = 10  # times the median of the losses before it
@@ -26,10 +27,11 @@ class Keeper(Watch):
     """Writes metrics, scores and checkpoints, tells the listener, and looks whether the training is to stop."""
 
     def __init__(
-        self, job: Job, folder: Folder, metrics: Metrics, held_out: Sequence[Encoded], listener: Listener, best: Best | None,
-        before: float,
+        self, job: Job, folder: Folder, metrics: Metrics, held_out: Sequence[Encoded], previews: Previews | None,
+        listener: Listener, best: Best | None, before: float,
     ):  # fmt: skip
         """``best`` is what an earlier try has found, which took ``before`` seconds."""
+        self.previews, self.shown = previews, when(job) if previews else set()
         self.job, self.folder, self.metrics, self.listener = job, folder, metrics, listener
         self.held_out, self.best, self.used = held_out, best, None
         self.last = None  # held-out loss at the last step, and of the average there
@@ -63,7 +65,8 @@ class Keeper(Watch):
         self.listener.step(state.step, loss)
         memory.check_interrupted()
         self.stopping = self.listener.should_stop() or self.folder.should_stop()
-        return self.stopping or self._score_is_due(state.step) or self._checkpoint_is_due(state.step)
+        due = self._score_is_due(state.step) or state.step in self.shown or self._checkpoint_is_due(state.step)
+        return self.stopping or due
 
     def between(self, state: State) -> bool:
         first, self.state = self.state is None, state
@@ -72,6 +75,8 @@ class Keeper(Watch):
         ends = self.stopping or state.step == self.job.steps
         if self.held_out and (self._score_is_due(state.step) or ends):
             self._score(state, ends)
+        if self.previews and (state.step in self.shown or ends):
+            self._show(state.step)
         if not first and not ends and self._checkpoint_is_due(state.step):  # at the end the LoRA itself is saved first
             self.keep()
         return not self.stopping
@@ -127,6 +132,26 @@ class Keeper(Watch):
             with state.average.in_place():
                 self.average = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)
             self._note(state.step, average=self.average)
+
+    def _show(self, step: int) -> None:
+        """Pictures of what the LoRA makes of held-out pairs. None is worth a training: without memory for one it is left
+        out, and after any other error all that follow."""
+        self.shown.discard(step)
+        try:
+            files, likeness = self.previews.make(step)
+        except Exception as error:
+            if memory.is_interrupt(error):
+                raise
+            if not compat.is_out_of_memory(error):
+                self.previews = None
+            self.warning(f"The preview at step {step} was left out: {str(error) or type(error).__name__}")
+            files = []
+        if not files:  # outside of the except, whose error holds what it has made
+            memory.release(self.job.model, self.job.vae.patcher)
+            memory.load(self.job.model, 0)
+            return
+        self._note(step, preview=asdict(likeness), **({} if step else {"copied": asdict(self.previews.copied())}))
+        self.listener.preview(step, files)
 
     def _score_is_due(self, step: int) -> bool:
         return bool(self.held_out) and step % self.every == 0

@@ -23,6 +23,7 @@ from .job import Dataset, Job
 from .keeper import Keeper
 from .listener import Listener
 from .places import Places, lora_path
+from .previews import Likeness, Previews, paired, words
 from .record import Record
 from .verdict import verdict
 
@@ -70,7 +71,7 @@ def train_once(job: Job, places: Places, listener: Listener) -> Result:
         del untrained
         for warning in warnings:
             listener.warning(warning)
-        trained, held_out = _samples(job, places, listener)
+        trained, held_out, negatives = _samples(job, places, listener)
         listener.phase("loading the model")
         plan = _plan(job, largest_of(trained))
         encoding.check(job.model, largest_of(trained), plan.needed)
@@ -81,7 +82,8 @@ def train_once(job: Job, places: Places, listener: Listener) -> Result:
             if changed := folder.describe(job.words()):
                 listener.warning(changed)
             with Metrics(folder.path) as metrics:
-                return _trained(job, folder, metrics, places, name, trained, held_out, plan, listener)
+                previews = Previews(job, folder.previews, held_out, negatives) if paired(job) else None
+                return _trained(job, folder, metrics, places, name, trained, held_out, previews, plan, listener)
 
 
 def _record(job: Job, places: Places, name: str, steps: int) -> Record:
@@ -93,29 +95,36 @@ def _plan(job: Job, sample: Encoded) -> Plan:
     return choose(job.model, sample, job.settings.batch_size, job.settings.rank)
 
 
-def _samples(job: Job, places: Places, listener: Listener) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
-    """What is trained on and what is held out, encoded."""
-    store = Store(Path(places.encodings))
+def _samples(
+    job: Job, places: Places, listener: Listener
+) -> tuple[Sequence[Encoded], Sequence[Encoded], dict[str, list]]:  # fmt: skip
+    """What is trained on and what is held out, encoded, and negatives of those that are shown, by their names."""
+    store, guided = Store(Path(places.encodings)), paired(job) if job.wants_negative else []
 
     def look(sample: Encoded) -> bool:  # a class that is in no list may read no references, or not fit the encoders
         return _plan(job, sample).counted is not None and job.family is not families.GENERIC
 
-    def encoded(dataset: Dataset) -> Sequence[Encoded]:
+    def encoded(dataset: Dataset, guided: list[str]) -> Sequence[Encoded]:
         if not isinstance(dataset, PairedDataset):
             return dataset.samples
-        return encoding.encoded(job.model, job.clip, job.vae, dataset, store, job.encoders, job.family, listener.phase, look)
+        return encoding.encoded(
+            job.model, job.clip, job.vae, dataset, store, job.encoders, job.family, listener.phase, look, guided
+        )  # fmt: skip
 
-    if job.given or not job.held_out:
-        return encoded(job.dataset), encoded(job.given) if job.given else ()
-    samples = encoded(job.dataset)
-    if not isinstance(job.dataset, PairedDataset):
-        return job.trained.samples, job.held_out.samples
-    return tuple(samples.part({s.name for s in dataset.samples}) for dataset in (job.trained, job.held_out))
+    if job.given:
+        held_out = encoded(job.given, guided)
+        trained = encoded(job.dataset, [])
+    elif job.held_out and isinstance(job.dataset, PairedDataset):
+        samples = encoded(job.dataset, guided)
+        trained, held_out = (samples.part({s.name for s in dataset.samples}) for dataset in (job.trained, job.held_out))
+    else:
+        trained, held_out = encoded(job.trained, []), job.held_out.samples if job.held_out else ()
+    return trained, held_out, encoding.negatives(held_out, guided) if guided else {}
 
 
 def _trained(
     job: Job, folder: Folder, metrics: Metrics, places: Places, name: str, trained: Sequence[Encoded],
-    held_out: Sequence[Encoded], plan: Plan, listener: Remembering,
+    held_out: Sequence[Encoded], previews: Previews | None, plan: Plan, listener: Remembering,
 ) -> Result:  # fmt: skip
     """Train to the end, or to where it is asked to stop, and save what has become of it."""
     state, best, before = State(job.model, job.settings, job.learning_rate, averaged=bool(held_out)), None, 0.0
@@ -127,7 +136,7 @@ def _trained(
     elif job.start:
         state.begin_with(job.start)
     begun = state.step
-    keeper = Keeper(job, folder, metrics, held_out, listener, best, before)
+    keeper = Keeper(job, folder, metrics, held_out, previews, listener, best, before)
     try:
         train(job.model, trained, job.settings, job.steps, job.learning_rate, keeper, plan, state)
     except FloatingPointError as error:
@@ -179,6 +188,9 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
         scores = {name: round(loss, 6) for name, (loss, _) in candidates.items()}
         note |= {"best_step": keeper.best_step(chosen), "scores": scores, "held_out_loss_first": told.get(0, {}).get("held_out")}
         note["lines"].append(_comparison(chosen, scores))
+    if (after := told.get(step, {}).get("preview")) and keeper.previews:
+        before, copied = told.get(0, {}).get("preview"), keeper.previews.copied()
+        note["lines"].append(words(copied, before and Likeness(**before), Likeness(**after), len(keeper.previews.samples)))
     try:
         for file, lora in loras.items():
             apply.prove(job.model, record.folder / file, lora)
