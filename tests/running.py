@@ -58,6 +58,7 @@ def training(workflow):
         keep = ("PairLoRADemoModel", "PairLoRADataset", "PairLoRASettings", "PairLoRATrain")
         held_out = graph.ids["PairLoRADataset"][1]
         prompt = {k: copy.deepcopy(v) for k, v in graph.prompt.items() if v["class_type"] in keep and k != held_out}
+        del prompt[graph.train]["inputs"]["held_out"]
         prompt[graph.ids["PairLoRADataset"][0]]["inputs"] |= dataset or {}
         prompt[graph.ids["PairLoRASettings"][0]]["inputs"] |= {
             "batch_size": 1, "seed": zlib.crc32(train.get("name", "").encode()), **(settings or {})

@@ -182,7 +182,7 @@ FULL_SIZE = 16 * 128 * 128  # numbers in the latent of a picture of 1024 x 1024 
 def test_gradient_of_a_full_size_latent(zoo, tiny, kind, cell, trainer, monkeypatch, dtype, tolerance):
     """The loss is a mean over the latent: its gradient begins as small as at the size that users train at, which float16
     holds only under a loss scale."""
-    loop, objective = trainer("loop"), trainer("objective")
+    loop, objective, LossScale = trainer("loop"), trainer("objective"), trainer("loss_scale").LossScale
     losses = objective.sample_losses
     models = [zoo.model(kind, dtype), zoo.model(kind)]
     for name, p in parameters(models[1]).items():
@@ -200,12 +200,12 @@ def test_gradient_of_a_full_size_latent(zoo, tiny, kind, cell, trainer, monkeypa
         clipped = max(1.0, norm)
         return clipped * torch.cat([torch.zeros(1) if p.grad is None else p.grad.flatten() for p in layers])
 
-    wanted = gradient(models[1], loop.LossScale(torch.float32))
-    error = tiny.relative(gradient(models[0], loop.LossScale(dtype)), wanted)
+    wanted = gradient(models[1], LossScale(torch.float32))
+    error = tiny.relative(gradient(models[0], LossScale(dtype)), wanted)
     cell(f"{error:.1%}")
     assert error < tolerance
     if dtype == torch.float16:
-        unscaled = tiny.relative(gradient(models[0], loop.LossScale(torch.float32)), wanted)
+        unscaled = tiny.relative(gradient(models[0], LossScale(torch.float32)), wanted)
         assert unscaled > 4 * error, "the tiny latent does not hide it"
 
 

@@ -280,7 +280,7 @@ def test_text_encoder_and_vae_are_gone_when_the_model_is_loaded(encoded, encoder
     loop = trainer("loop")
     with torch.inference_mode():
         loop.train(encoders.model, samples, loop.Settings(2, 1, 0), 1, 1e-3)
-    assert beside == [[]], "loaded once, when they are gone"
+    assert beside and not any(beside)
 
 
 def test_a_damaged_file_is_made_again(encoded, tmp_path):
