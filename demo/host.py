@@ -186,6 +186,8 @@ class Host:
 def check_port(port: int) -> None:
     """Raise SetupError when nothing could listen on the port."""
     with socket.socket() as s:
+        if os.name != "nt":  # what is left of connections to a server that has ended is no hindrance
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             s.bind(("127.0.0.1", port))
         except OSError as error:

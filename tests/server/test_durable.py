@@ -39,7 +39,7 @@ def test_killed_at_random_moments_it_goes_on(host, base, training, tmp_path):
                 nonlocal killer
                 if killer is None and text.startswith(("captions", "pictures", "loading", "step")):
                     resumed.append(int(text.split()[1].split("/")[0]) if text.startswith("step") else 0)
-                    killer = threading.Timer(rng.uniform(0, 1), server.kill)
+                    killer = threading.Timer(rng.uniform(0, 3), server.kill)
                     killer.start()
 
             with pytest.raises((GraphError, OSError)):
@@ -95,7 +95,8 @@ def test_stop_without_a_training_says_so(client):
 @pytest.mark.parametrize("phase", ["captions 1", "captions 3", "pictures", "loading", "step 1/", "step 5/"])
 def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     """Under another caption, so that it is encoded anew."""
-    graph = training({"default_caption": phase, "folder": "samples/try-on-held-out"}, name=f"phase {phase.strip(" /1")} {len(phase)}", steps=40)
+    name = "cancelled in " + phase.rstrip("/")
+    graph = training({"trigger_word": phase, "folder": "samples/try-on-held-out"}, name=name, steps=200)
 
     def cancel(node, text):
         if text.startswith(phase):
@@ -104,7 +105,7 @@ def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     outcome = client.run(graph.prompt, cancel)
     assert outcome.interrupted
     outcome, seen, _ = steps_of(client, graph)
-    assert len(seen) <= 40 and seen[-1].startswith("step 40/")
+    assert seen[-1].startswith("step 200/")
 
 
 def test_two_nodes_that_train_the_same_train_once(client, training):
