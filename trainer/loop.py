@@ -16,7 +16,7 @@ from .lora.inject import LoraLayers
 from .loss_scale import LossScale
 from .plan import Plan, choose
 from .plan.ledger import Ledger
-from .step import draw, gradient
+from .step import draw, gradient, update
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,18 @@ class Settings:
     seed: int = 0
     timesteps: str = "family default"  # see sampling.sigmas
     save_as: str = "float32"  # see lora.files.DTYPES
+    accumulation: int = 1  # batches of a step, one after the other
+
+    @property
+    def samples(self) -> int:
+        """Of one step."""
+        return self.batch_size * self.accumulation
 
     def of_training(self) -> dict[str, int | str]:
-        """All but how the file is stored, since one training serves files of every kind."""
-        return {name: value for name, value in asdict(self).items() if name != "save_as"}
+        """All but how the file is stored, since one training serves files of every kind. An accumulation of 1 is not
+        said: runs from before there was one go on."""
+        left_out = ("save_as", "accumulation") if self.accumulation == 1 else ("save_as",)
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def train(
@@ -54,7 +62,7 @@ def train(
     arguments give the same tensors.
     """
     base, device, largest = model.model, model.load_device, largest_of(samples)
-    plan = plan or choose(model, largest, settings.batch_size, settings.rank)
+    plan = plan or choose(model, largest, settings.batch_size, settings.rank, settings.accumulation)
     on_plan(plan)
     with torch.inference_mode(False):
         lora = LoraLayers(base.diffusion_model, settings.rank, settings.seed, device)
@@ -77,17 +85,17 @@ def train(
                     forward.check_unchanged(plain, forward.prediction(model, largest))
                 while step < steps:
                     if drawn is None:
-                        batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.batch_size)]
+                        batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.samples)]
                         drawn = batch, *draw(model, batch, settings.timesteps, generator)
                     with Ledger(device.type) if plan.is_unknown else contextlib.nullcontext() as ledger:
-                        loss, norm = gradient(model, *drawn, parameters, scale)
+                        loss, norm = gradient(model, *drawn, plan.at_once, parameters, scale)
                     if not (math.isfinite(loss) and math.isfinite(norm)):
                         raise FloatingPointError(
                             f"At step {step + 1} the loss became {loss:g} and its gradient {norm:g}. "
                             + (f"Lower the learning rate ({learning_rate:g})." if step else
                                "Load the model with another weight_dtype, such as bf16.")
                         )  # fmt: skip
-                    optimizer.step()
+                    update(optimizer)
                     optimizer.zero_grad()
                     step, drawn = step + 1, None
                     if ledger:
@@ -96,7 +104,7 @@ def train(
         except Exception as error:
             if not compat.is_out_of_memory(error) or (harder := plan.harder(device)) is None:
                 raise
-            on_warning(f"At step {step + 1} the memory ran out ({plan}). Trained on with {harder}.")
+            on_warning(f"At step {step + 1} the memory ran out ({plan}). Trained on with {harder.words}.")
             on_plan(plan := harder)
         if step < steps:  # outside of the except, whose error holds what the step has kept
             optimizer.zero_grad()

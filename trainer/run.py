@@ -266,7 +266,7 @@ def train_once(
         samples = dataset.samples
 
         def planned(sample: Encoded) -> Plan:
-            return choose(model, sample, settings.batch_size, settings.rank)
+            return choose(model, sample, settings.batch_size, settings.rank, settings.accumulation)
 
         def look(sample: Encoded) -> bool:  # a class that is in no list may read no references, or not fit the encoders
             return planned(sample).counted is not None and family is not families.GENERIC
@@ -300,7 +300,7 @@ def train_once(
             name, key, family.name, about, settings, steps, learning_rate, seconds, base, base_file, graph, str(plan)
         ))  # fmt: skip
     report = (
-        f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.batch_size}, rank {settings.rank}, learning rate "
+        f"{counted(len(samples), 'sample')}, {counted(steps, 'step')} of {settings.samples}, rank {settings.rank}, learning rate "
         f"{learning_rate:g}, {seconds:.0f} s; loss {sum(losses[:tenth]) / tenth:.4f} at first, "
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )

@@ -152,7 +152,7 @@ def test_a_model_that_cannot_run_without_weights_is_measured(zoo, tiny, trainer)
     sample = zoo.encoded(kind, 0, 1)
     loop.train(model, [sample], loop.Settings(2), 2, 1e-3, lambda *_: None, on_plan=plans.append)
     assert "not counted" in str(plans[0]) and plans[0].how.blocks == plans[0].blocks == 4
-    assert "the first step took 2 MB" in str(plans[-1]) and plans[-1].measured > 100_000
+    assert "the first such step took 2 MB" in str(plans[-1]) and plans[-1].measured > 100_000
 
 
 @pytest.mark.parametrize("fails", [{1: 1}, {2: 2}, {1: 1, 3: 3}], ids=str)
