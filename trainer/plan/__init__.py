@@ -53,7 +53,7 @@ class Plan:
     def harder(self, device: torch.device) -> "Plan | None":
         """What to try when this has run out of memory all the same, of which only a step will tell what it takes; None
         when nothing is left."""
-        unknown, more = replace(self, counted=None, measured=None), self.needed // 2
+        unknown = replace(self, counted=None, measured=None)
         if self.how.blocks < self.blocks:
             return replace(unknown, how=Recompute(min(self.blocks, self.how.blocks + max(1, self.blocks // 4))))
         if self.at_once > 1:
@@ -62,9 +62,8 @@ class Plan:
             return None
         if not self.how.inputs_away:
             return replace(unknown, how=Recompute(self.blocks, inputs_away=True))
-        if self.streamed + more >= self.weights:
-            return None
-        return replace(unknown, needed=self.needed + more, streamed=self.streamed + more)  # ComfyUI streams more of them
+        more = min(self.needed // 2, self.weights - self.streamed)  # of the weights, which ComfyUI then streams
+        return replace(unknown, needed=self.needed + more, streamed=self.streamed + more) if more else None
 
     @property
     def words(self) -> str:
