@@ -80,13 +80,23 @@ class PairLoRASettings(io.ComfyNode):
                     tooltip="How the numbers of the LoRA's file are stored. Start with float32; bf16 and fp16 make it half "
                     "as large, for a change that is smaller than what ComfyUI rounds away itself.",
                 ),
+                io.Int.Input(
+                    "accumulation",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip="How many batches each step looks at, one after the other, before the LoRA is updated. Start "
+                    "with 1; 4 learns as evenly as a batch four times as large, in the memory of one and four times the "
+                    "time.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
 
     @classmethod
-    def execute(cls, rank, batch_size, seed, timesteps="family default", save_as="float32"):
-        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps, save_as))
+    def execute(cls, rank, batch_size, seed, timesteps="family default", save_as="float32", accumulation=1):
+        return io.NodeOutput(Settings(rank, batch_size, seed, timesteps, save_as, accumulation))
 
 
 def output_type(class_type: str, slot: int) -> str | None:
