@@ -70,10 +70,10 @@ class Plan:
         """What is done, without the numbers."""
         again, n = self.how.blocks, self.blocks
         words = [f"{f'{again} of' if again < n else 'all'} {n} blocks recomputed" if again else "nothing recomputed"]
-        if self.at_once < self.batch:
-            words.append(f"{self.at_once} of {self.batch} samples at a time")
         if self.how.inputs_away:
             words.append("their inputs in system memory")
+        if self.at_once < self.batch:
+            words.append(f"{self.at_once} of {self.batch} samples at a time")
         if self.streamed:
             words.append(f"{gigabytes(self.streamed)} of {gigabytes(self.weights)} of weights streamed")
         return ", ".join(words)
