@@ -69,7 +69,7 @@ class Pack:
         self.case, self.model = case, zoo.model(case.kind, case.dtype)
         self.samples = samples or [case.encoded(seed) for seed in range(case.samples)]
         how = recompute.EVERYTHING if case.recomputed else recompute.NOTHING
-        self.plan = module("plan").Plan(how, sum(case.depth), None, 0, 0, 0, measured=0)
+        self.plan = module("plan").Plan(how, sum(case.depth), None, 0, 0, 0, measured=0, batch=case.batch, at_once=case.batch)
 
     def run(self, steps: int, on_step: OnStep) -> None:
         loop = module("loop")

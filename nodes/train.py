@@ -86,6 +86,16 @@ class PairLoRASettings(io.ComfyNode):
                     "as large, for a change that is smaller than what ComfyUI rounds away itself.",
                 ),
                 io.Int.Input(
+                    "accumulation",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip="How many batches each step looks at, one after the other, before the LoRA is updated. Start "
+                    "with 1; 4 learns as evenly as a batch four times as large, in the memory of one and four times the "
+                    "time.",
+                ),
+                io.Int.Input(
                     "warmup",
                     default=20,
                     min=0,

@@ -20,7 +20,8 @@ DEEP = {
     "SDXL InstructPix2Pix": {"transformer_depth": [1, 3]},
 }
 HALF = 0.5
-# family, dtype of the weights and of computing, the part of the blocks recomputed, in system memory, batch, references
+# family, dtype of the weights and of computing, the part of the blocks recomputed, in system memory, batch, references, and
+# how many of the batch at once where it is not all
 SETTINGS = [
     ("FLUX.1 Kontext", torch.float32, None, 0, False, 1, 1),
     ("FLUX.1 Kontext", torch.bfloat16, None, 1, False, 1, 2),
@@ -36,6 +37,8 @@ SETTINGS = [
     ("SD1.5 InstructPix2Pix", torch.float16, None, 0, False, 2, 1),
     ("SDXL InstructPix2Pix", torch.float32, None, HALF, False, 1, 1),
     ("SDXL InstructPix2Pix", torch.float16, None, 1, False, 2, 1),
+    ("FLUX.1 Kontext", torch.bfloat16, None, HALF, False, 5, 1, 2),
+    ("Qwen-Image-Edit-2509", torch.float32, None, 1, True, 2, 1, 1),
 ]
 RANK = 4
 
@@ -47,7 +50,7 @@ def kinds() -> dict:
     return {kind.name: replace(kind, network=kind.network | DEEP.get(kind.name, {})) for kind in zoo.KINDS}
 
 
-def counted_and_measured(name, dtype, compute, part, away, batch, references) -> tuple[int, int]:
+def counted_and_measured(name, dtype, compute, part, away, batch, references, at_once=None) -> tuple[int, int]:
     """For one of the SETTINGS, the peak that is counted without weights and that of a real step, in bytes."""
     import zoo
 
@@ -59,11 +62,11 @@ def counted_and_measured(name, dtype, compute, part, away, batch, references) ->
         samples = [zoo.encoded(kind, i, references, size=(256, 192), caption="one caption") for i in range(batch)]
         simulation = module("plan.simulate").Simulation(model, samples[0], batch, RANK, torch.device("cpu"))
         how = module("host.recompute").Recompute(round(part * simulation.blocks), away)
-        counted = simulation.count(how).peak
-    return counted, measured(model, samples, how)
+        counted = simulation.count(how, at_once=at_once).peak
+    return counted, measured(model, samples, how, at_once)
 
 
-def measured(model, encoded, how) -> int:
+def measured(model, encoded, how, at_once=None) -> int:
     """The most bytes of a real step that are alive at once, beside the weights, the LoRA and the moments of AdamW."""
     import tiny
     from tiny import module
@@ -85,7 +88,7 @@ def measured(model, encoded, how) -> int:
     with system_memory_apart(), training.lora.attached(), exact_gradients, ledger:
         taken = [copied(sample) for sample in samples]
         noise = [n.clone() for n in noise]
-        step.backward(model, taken, sigma, noise)
+        step.backward(model, taken, sigma, noise, at_once)
         del taken, noise
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -28,6 +28,7 @@ class Settings:
     seed: int = 0
     timesteps: str = "family default"  # see sampling.sigmas
     save_as: str = "float32"  # see lora.files.DTYPES
+    accumulation: int = 1  # batches of a step, one after the other
     warmup: int = 20  # steps in which the learning rate rises to its height
     cooldown: int = 0  # percent of the steps, at the end, in which it falls to zero
     hold_out: str = "a tenth"  # of the pairs, from 12 on, where none are given; or "none"
@@ -36,11 +37,17 @@ class Settings:
     checkpoint_steps: int = 250
     checkpoint_minutes: int = 10
 
+    @property
+    def samples(self) -> int:
+        """Of one step."""
+        return self.batch_size * self.accumulation
+
     def of_training(self) -> dict[str, int | str]:
         """What a run is known by: nothing that the training itself does not depend on, and no setting that is off, so
         that runs of older versions are known still."""
-        named = {name: value for name, value in asdict(self).items() if name in ("rank", "batch_size", "seed", "timesteps")}
-        return named | ({"warmup": self.warmup} if self.warmup else {})
+        off = {"accumulation": 1, "warmup": 0}
+        known = ("rank", "batch_size", "seed", "timesteps", *off)
+        return {name: value for name, value in asdict(self).items() if name in known and value != off.get(name)}
 
     def cooling(self, steps: int) -> int:
         """How many of the last of so many steps are cooled down."""
@@ -59,16 +66,16 @@ def train(
     give the same tensors, whether in one go or, by ``state``, in several.
     """
     base, device, largest, watch = model.model, model.load_device, largest_of(samples), watch or Watch()
-    plan = plan or choose(model, largest, settings.batch_size, settings.rank)
+    plan = plan or choose(model, largest, settings.batch_size, settings.rank, settings.accumulation)
     watch.plan(plan)
     state = state or State(model, settings, learning_rate)
     begun = state.step
-    order = itertools.islice(shuffled(len(samples), settings.seed), state.step * settings.batch_size, None)
-    drawn, plain = None, None
+    order = itertools.islice(shuffled(len(samples), settings.seed), state.step * settings.samples, None)
+    chosen, plain = None, None
 
     while True:
-        memory.load(model, plan.needed)
         try:
+            memory.load(model, plan.needed)
             with state.lora.attached():
                 if plain is None:
                     generating, plain = forward.trial(model, largest), forward.trial(model, largest, training=True)
@@ -81,11 +88,12 @@ def train(
                     if state.step == begun:
                         forward.check_unchanged(plain, forward.prediction(model, largest))
                     while state.step < steps:
-                        if drawn is None:
-                            batch = [forward.condition(model, samples[next(order)]) for _ in range(settings.batch_size)]
-                            drawn = batch, *draw(model, batch, settings.timesteps, state.generator)
+                        chosen = chosen or list(itertools.islice(order, settings.samples))
+                        batch = [forward.condition(model, samples[i]) for i in chosen]
+                        state.generator.set_state(state.random)  # which a step that has failed may have drawn from
+                        sigma, noise = draw(model, batch, settings.timesteps, state.generator)
                         with Ledger(device.type) if plan.is_unknown else contextlib.nullcontext() as ledger:
-                            loss, norm = gradient(model, *drawn, state.parameters, state.scale)
+                            loss, norm = gradient(model, batch, sigma, noise, plan.at_once, state.parameters, state.scale)
                         if not (math.isfinite(loss) and math.isfinite(norm)):
                             raise FloatingPointError(
                                 f"At step {state.step + 1} the loss became {loss:g} and its gradient {norm:g}. "
@@ -94,7 +102,7 @@ def train(
                             )  # fmt: skip
                         rate = learning_rate * share(state.step, steps, settings)
                         state.advance(rate)
-                        drawn = None
+                        chosen = None
                         if ledger:
                             watch.plan(plan := replace(plan, measured=ledger.peak))
                         if watch.stepped(state, loss, norm, rate):
@@ -103,7 +111,7 @@ def train(
         except Exception as error:
             if not compat.is_out_of_memory(error) or (harder := plan.harder(device)) is None:
                 raise
-            watch.warning(f"At step {state.step + 1} the memory ran out ({plan}). Trained on with {harder}.")
+            watch.warning(f"At step {state.step + 1} the memory ran out ({plan}). Trained on with {harder.words}.")
             watch.plan(plan := harder)
         state.optimizer.zero_grad()  # outside of the except, whose error holds what the step has kept
         memory.release(model)

@@ -10,6 +10,7 @@ from .host.forward import ModelPatcher
 from .lora.inject import LoraLayers
 from .lora.start import Start
 from .loss_scale import LossScale
+from .step import update
 
 AVERAGED = 10  # steps between two updates of the average
 NEWEST = 0.1  # weight of the newest in it, so that it spans about a hundred steps
@@ -53,7 +54,7 @@ class State:
         self.is_whole = False
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.optimizer.step()
+        update(self.optimizer)
         self.optimizer.zero_grad()
         self.step, self.random = self.step + 1, self.generator.get_state()
         if self.average and self.step % AVERAGED == 0:

@@ -1,5 +1,6 @@
-"""One step of training: what is drawn, the loss, and its gradient."""
+"""One step of training: what is drawn, the loss, its gradient, and the update."""
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -19,16 +20,17 @@ def draw(
 
 
 def gradient(
-    model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor],
+    model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor], at_once: int,
     parameters: list[torch.nn.Parameter], scale: LossScale,
 ) -> tuple[float, float]:  # fmt: skip
-    """Leave the gradient of the mean loss of ``batch``, clipped to a norm of 1, in ``parameters``.
+    """Leave the gradient of the mean loss of ``batch``, clipped to a norm of 1, in ``parameters``; at most ``at_once``
+    samples go through the model together.
 
     Returns the loss and the norm before clipping. If either is not finite, no optimizer may use the gradient; a gradient
     that only the ``scale`` has made overflow is computed again with a smaller one.
     """
     while True:
-        loss = backward(model, batch, sigma, noise, scale.value).item()
+        loss = backward(model, batch, sigma, noise, at_once, scale.value).item()
         norm = torch.nn.utils.clip_grad_norm_(parameters, scale.value).item() / scale.value
         if math.isfinite(norm):
             scale.grow()
@@ -45,19 +47,38 @@ def gradient(
 
 
 def backward(
-    model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor], scale: float = 1.0
-) -> torch.Tensor:
+    model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor],
+    at_once: int | None = None, scale: float = 1.0,
+) -> torch.Tensor:  # fmt: skip
     """Add ``scale`` times the gradient of the mean loss of ``batch`` to the parameters; returns that loss, a scalar.
 
-    Each sample has its own sigma, noise and conditioning; those whose shapes agree go through the model together.
+    Each sample has its own sigma, noise and conditioning; those whose shapes agree go through the model together, all or
+    at most ``at_once``. The gradient is the same to rounding, and what the model keeps for it is that of ``at_once``.
     """
     total = torch.zeros((), device=sigma.device)
-    for group in forward.groups(batch):
-        members, its_sigma = [batch[i] for i in group], torch.stack([sigma[i] for i in group])
-        x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in group]), its_sigma)
+    for part in parts(batch, at_once):
+        members, its_sigma = [batch[i] for i in part], torch.stack([sigma[i] for i in part])
+        x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in part]), its_sigma)
         x0 = torch.cat([sample.x0 for sample in members])
         weight = sampling.x0_error_weight(model.model.model_sampling, its_sigma)
         loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
         (loss * scale).backward()
         total += loss.detach()
     return total
+
+
+def parts(batch: list[Conditioned], at_once: int | None) -> Iterator[list[int]]:
+    """Indices of the samples that go through the model together."""
+    for group in forward.groups(batch):
+        size = at_once or len(group)
+        yield from (group[i : i + size] for i in range(0, len(group), size))
+
+
+def update(optimizer: torch.optim.AdamW) -> None:
+    """Take the optimizer's step. Where the memory runs out while it makes its moments, none is left half made, and the
+    step can be taken again."""
+    try:
+        optimizer.step()
+    finally:
+        for p in [p for p, state in optimizer.state.items() if "exp_avg_sq" not in state]:
+            del optimizer.state[p]

@@ -11,7 +11,7 @@ def header(trainer, plain):
 
     def make(graph=nodes, **about):
         about = plain("dataset").About("my pairs", [1, 2], {"a caption": 2}, **about)
-        settings = trainer("loop").Settings(rank=8, batch_size=2, seed=5)
+        settings = trainer("loop").Settings(rank=8, batch_size=2, seed=5, accumulation=3)
         return trainer("lora.files").metadata(
             "my_edit", "run", "FLUX.2", about, settings, 100, 3e-4, 12.0, "fingerprint", "flux2-dev.safetensors",
             graph, "nothing recomputed",
@@ -32,7 +32,7 @@ def test_what_other_programs_read(header):
         "ss_output_name": "my_edit", "ss_sd_model_name": "flux2-dev.safetensors", "ss_base_model_version": "FLUX.2",
         "ss_network_module": "networks.lora", "ss_network_dim": "8", "ss_network_alpha": "8", "ss_learning_rate": "0.0003",
         "ss_steps": "100", "ss_batch_size_per_device": "2", "ss_seed": "5", "ss_num_train_images": "2",
-        "ss_resolution": "(512, 512)",
+        "ss_resolution": "(512, 512)", "ss_gradient_accumulation_steps": "3",
     }.items()  # fmt: skip
     assert json.loads(found["ss_tag_frequency"]) == {"my pairs": {"a caption": 2}}
     assert float(found["ss_training_finished_at"]) - float(found["ss_training_started_at"]) == pytest.approx(12, abs=0.1)

@@ -78,9 +78,9 @@ def chosen(zoo, trainer, kinds, monkeypatch):
 
     monkeypatch.setattr(trainer("host.forward"), "condition", on_cpu)
 
-    def choose(room, batch_size=1):
+    def choose(room, batch_size=1, accumulation=1):
         monkeypatch.setattr(trainer("host.memory"), "room", lambda model: room)
-        return plan.choose(model, sample, batch_size, 4)
+        return plan.choose(model, sample, batch_size, 4, accumulation)
 
     choose.model = model
     return choose
@@ -104,12 +104,38 @@ def test_the_cheapest_plan_that_fits_is_chosen(chosen, trainer):
     assert "What fits is a resolution of" in refusal
 
 
-def test_a_batch_that_does_not_fit_is_refused_with_the_one_that_does(chosen, trainer, monkeypatch):
-    monkeypatch.setattr(trainer("plan"), "SIZES", (0.25,))
-    room = chosen(10**12).needed // 2
-    with pytest.raises(trainer("plan").DoesNotFit, match=r"A step takes .* GB .* What fits is a batch_size of \d"):
-        for batch_size in (1, 8):
-            assert chosen(room, batch_size).needed <= room
+def test_a_batch_that_does_not_fit_is_divided(chosen, trainer):
+    """Into parts as large as will do, and refused only where one sample does not fit."""
+    seen, weights = [], chosen.model.model_size()
+    one = chosen(10**12, accumulation=4)
+    assert (one.batch, one.at_once) == (4, 1) and "nothing recomputed, 1 of 4 samples at a time; " in str(one)
+    with pytest.raises(trainer("plan").DoesNotFit) as refusal:
+        for room in range(weights + 350_000_000, 0, -4_000_000):
+            plan = chosen(room, batch_size=4)
+            assert plan.batch == 4 and plan.weights - plan.streamed + plan.needed <= room
+            seen.append((plan.at_once, plan.how.blocks, plan.how.inputs_away, plan.streamed > 0))
+    ways = list(dict.fromkeys(seen))
+    print(ways, refusal.value)
+    assert ways == sorted(ways, key=lambda way: (way[2:], -way[0], way[1])), "as few recomputed of each part as will do"
+    assert {way[0] for way in ways if not way[2]} == {4, 2, 1} and ways[-1] == (1, 13, True, True)
+    assert "batch_size" not in str(refusal.value)
+
+
+def test_streamed_weights_serve_many_samples(trainer, monkeypatch):
+    """Of the parts that fit, the one that brings fewest bytes of weights for each sample."""
+    plan, gb = trainer("plan"), 10**9
+    monkeypatch.setattr(plan.memory, "system_room", lambda: 10**12)
+
+    class Counts:
+        blocks, batch, at_once = 10, 4, 4
+
+        def count(self, how, streamed=False, at_once=None):
+            return trainer("plan.simulate").Counted(0, 0, 0, at_once * gb, 0, 0, 0)
+
+    chosen = [plan.cheapest(Counts(), 24 * gb, room * gb, torch.device("cuda")) for room in (16, 4, 2)]
+    assert [way.at_once for way in chosen] == [4, 2, 1] and all(way.streamed for way in chosen)
+    with pytest.raises(plan.DoesNotFit):
+        plan.cheapest(Counts(), 24 * gb, gb, torch.device("cuda"))
 
 
 def test_what_is_known_is_not_counted_again(chosen, trainer, monkeypatch):
@@ -152,49 +178,7 @@ def test_a_model_that_cannot_run_without_weights_is_measured(zoo, tiny, trainer)
     sample = zoo.encoded(kind, 0, 1)
     loop.train(model, [sample], loop.Settings(2), 2, 1e-3, tiny.watch(on_plan=plans.append))
     assert "not counted" in str(plans[0]) and plans[0].how.blocks == plans[0].blocks == 4
-    assert "the first step took 2 MB" in str(plans[-1]) and plans[-1].measured > 100_000
-
-
-@pytest.mark.parametrize("fails", [{1: 1}, {2: 2}, {1: 1, 3: 3}], ids=str)
-def test_out_of_memory_steps_down_and_the_training_goes_on(tiny, trainer, monkeypatch, fails):
-    """``fails``: how often each step runs out of memory. The LoRA is the same to the last bit."""
-    loop, recompute = trainer("loop"), trainer("host.recompute")
-    model, samples = tiny.flux(depth=4), [tiny.encoded(i) for i in range(2)]
-    start = trainer("plan").Plan(recompute.NOTHING, 8, None, 0, 0, 0)
-
-    steps, gradient, warnings, plans = [], loop.gradient, [], []
-
-    def on_step(step, loss):
-        steps.append(step)
-
-    wanted = loop.train(model, samples, loop.Settings(2), 4, 1e-3, tiny.watch(on_step), plan=start)
-    left = dict(fails)
-
-    def short(*args):
-        if left.get(len(steps) - 3):
-            left[len(steps) - 3] -= 1
-            raise torch.cuda.OutOfMemoryError("out of memory")
-        return gradient(*args)
-
-    monkeypatch.setattr(loop, "gradient", short)
-    lora = loop.train(
-        model, samples, loop.Settings(2), 4, 1e-3, tiny.watch(on_step, plans.append, warnings.append), plan=start
-    )
-    assert steps == [1, 2, 3, 4] * 2
-    assert len(warnings) == sum(fails.values()) and "the memory ran out" in warnings[0]
-    assert list(dict.fromkeys(plan.how.blocks for plan in plans)) == [2 * i for i in range(1 + len(warnings))]
-    assert all(torch.equal(lora[key], wanted[key]) for key in wanted)
-
-
-def test_out_of_memory_with_all_recomputed_is_raised(tiny, trainer, monkeypatch):
-    loop = trainer("loop")
-
-    def short(*args):
-        raise torch.cuda.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(loop, "gradient", short)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        loop.train(tiny.flux(), [tiny.encoded(0)], loop.Settings(2), 1, 1e-3, plan=tiny.plan(True))
+    assert "the first such step took 2 MB" in str(plans[-1]) and plans[-1].measured > 100_000
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

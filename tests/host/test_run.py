@@ -340,6 +340,38 @@ def test_cancelled_in_the_middle_of_anything(trainer, train, unbroken, tiny, bas
     assert same(train(25, scored=True).result.lora, unbroken(25, scored=True))
 
 
+@pytest.mark.parametrize("nth", [1, 2, 4])
+def test_out_of_memory_in_a_score_is_no_end(trainer, train, unbroken, monkeypatch, nth):
+    """More is recomputed from then on, and the score made again."""
+    keeper, calls = trainer("run.keeper"), 0
+    held_out_loss = keeper.held_out_loss
+
+    def short(*args):
+        nonlocal calls
+        calls += 1
+        if calls == nth:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return held_out_loss(*args)
+
+    wanted = unbroken(25, scored=True)
+    monkeypatch.setattr(keeper, "held_out_loss", short)
+    run = train(25, scored=True)
+    assert same(run.result.lora, wanted) and run.scores.keys() == {0, 10, 20, 25}
+    assert "the memory ran out" in run.result.report
+
+
+def test_out_of_memory_as_it_is_saved_loses_nothing(trainer, train, unbroken, monkeypatch):
+    def short(*args):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer("host.apply"), "prove", short)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(5)
+    run = train(5)
+    assert run.steps == [] and same(run.result.lora, unbroken(5))
+
+
 def test_a_step_that_was_cancelled_is_drawn_again(trainer, train, unbroken, monkeypatch):
     """The noise of a step that was drawn but not taken is not lost."""
     gradient = trainer("loop").gradient

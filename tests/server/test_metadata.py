@@ -26,13 +26,14 @@ def secret(server):
 
 
 def test_no_full_path_is_in_a_lora(client, training, server, secret):
-    graph = training(secret, name="typed_path", steps=1)
+    graph = training(secret, {"accumulation": 2}, name="typed_path", steps=1)
     graph.prompt["note"] = node("PreviewAny", source=f"from {server.base}/input/x.png")
     assert steps_of(client, graph)[1]
     found = header(server, "typed_path")
     assert json.loads(found["prompt"])[graph.ids["PairLoRADataset"][0]]["inputs"]["path"] == "pairs"
     assert json.loads(found["prompt"])["note"]["inputs"]["source"] == "from x.png"
     assert found["modelspec.trigger_phrase"] == "zebra" and json.loads(found["pairlora_dataset"])["name"] == "pairs"
+    assert (found["ss_batch_size_per_device"], found["ss_gradient_accumulation_steps"]) == ("1", "2")
     assert not [key for key, value in found.items() if str(server.base) in value or "secret" in value]
 
 

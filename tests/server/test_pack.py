@@ -26,7 +26,7 @@ def test_inputs_keep_their_order(client):
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"]  # fmt: skip
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
     assert inputs("PairLoRACollect")[:2] == ["conditioning", "latent"]
-    assert inputs("PairLoRASettings")[:5] == ["rank", "batch_size", "seed", "timesteps", "save_as"]
+    assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
 

@@ -45,6 +45,7 @@ def metadata(
         "ss_steps": steps,
         "ss_max_train_steps": steps,
         "ss_batch_size_per_device": settings.batch_size,
+        "ss_gradient_accumulation_steps": settings.accumulation,
         "ss_seed": settings.seed,
         "ss_num_train_images": len(about.inputs),
         "ss_training_started_at": now - seconds,

@@ -69,9 +69,9 @@ known: OrderedDict[tuple, dict[tuple, Seen]] = OrderedDict()
 
 
 class Simulation:
-    """What a step on samples of these shapes takes, for every way to keep or recompute."""
+    """What a step on samples of these shapes takes, for every way to keep, recompute or divide."""
 
-    def __init__(self, model, sample: Encoded, batch: int, rank: int, device: torch.device):
+    def __init__(self, model, sample: Encoded, batch_size: int, rank: int, device: torch.device, accumulation: int = 1):
         """Only the shapes of ``sample`` matter. ``device`` is the one that will train.
 
         Raises whatever the model raises that cannot be run without its weights.
@@ -79,7 +79,8 @@ class Simulation:
         self.model, self.rank, self.device = model, rank, device
         self.diffusion_model = getattr(model.model.diffusion_model, "_orig_mod", model.model.diffusion_model)
         conditioned = forward.condition(model, sample)
-        self.batch = batch if len(forward.groups([conditioned] * batch)) == 1 else 1  # else one after the other
+        alone = len(forward.groups([conditioned] * 2)) == 2
+        self.batch, self.at_once = batch_size * accumulation, 1 if alone else batch_size
         self.name, self.x0 = conditioned.name, copied(conditioned.x0, META)
         self.conds = {name: (type(c), copied(c.cond, META)) for name, c in conditioned.conds.items()}
         self.lists = alike(self.diffusion_model)
@@ -97,12 +98,13 @@ class Simulation:
         shapes = conditioned.signature(), self.batch, self.rank
         return type(self.diffusion_model), hash(weights), dtype, shapes, self.device
 
-    def count(self, how: Recompute, streamed: bool = False) -> Counted:
+    def count(self, how: Recompute, streamed: bool = False, at_once: int | None = None) -> Counted:
         """Put together from blocks that keep everything and blocks that keep their inputs."""
-        again = self.seen(Recompute(EVERYTHING.blocks, how.inputs_away), streamed) if how.blocks else None
-        kept = self.seen(NOTHING, streamed) if how.blocks < self.blocks else again
+        at_once = at_once or self.at_once
+        again = self.seen(Recompute(EVERYTHING.blocks, how.inputs_away), streamed, at_once) if how.blocks else None
+        kept = self.seen(NOTHING, streamed, at_once) if how.blocks < self.blocks else again
         again = again or kept
-        first = min(how.blocks, self.blocks)
+        first, in_parts = min(how.blocks, self.blocks), at_once < self.batch
         whole = [(again if i < first else kept).blocks[j] for i, j in enumerate(self._places())]
 
         live = peak = kept.before
@@ -112,12 +114,16 @@ class Simulation:
         end = kept.before + sum(block.keeps for block in kept.blocks)  # where it was in the step that was seen
         peak = max(peak, live + kept.around["loss"].peak - end)
         for block in reversed(whole):
-            peak, live = max(peak, live + block.backward_rise), live - block.keeps + block.gradient
+            peak, live = max(peak, live + block.backward_rise), live - block.keeps + (not in_parts) * block.gradient
         adapter = sum(block.gradient for block in whole)
         scale = adapter / kept.adapter
-        peak = max(peak, kept.around["before"].peak, int(kept.around["optimizer"].peak * scale))
-        phases = [phase for block in whole for phase in block.phases] + list(kept.around.values())
-        sums = {name: sum(getattr(phase, name) for phase in phases) for name in ("moved", "fetched", "flops")}
+        peak = max(peak, kept.around["before"].peak, int(kept.around["optimizer"].peak * scale)) + in_parts * adapter
+        around, parts = dict(kept.around), -(-self.batch // at_once)
+        last, phases = around.pop("optimizer"), [phase for block in whole for phase in block.phases] + list(around.values())
+        sums = {
+            name: parts * sum(getattr(phase, name) for phase in phases) + getattr(last, name)
+            for name in ("moved", "fetched", "flops")
+        }
         return Counted(adapter, int(kept.optimizer * scale), at_most, peak, **sums)
 
     def _places(self) -> list[int]:
@@ -130,13 +136,20 @@ class Simulation:
             start += few
         return places or list(range(self.blocks))
 
-    def seen(self, how: Recompute, streamed: bool) -> Seen:
-        if (how, streamed) not in self._seen:
-            self._seen[how, streamed] = self._run(twin(self.model, self.depths, streamed), how)
-        return self._seen[how, streamed]
+    def seen(self, how: Recompute, streamed: bool, at_once: int) -> Seen:
+        if (key := (how, streamed, at_once)) not in self._seen:
+            self._seen[key] = self._run(twin(self.model, self.depths, streamed), how, at_once)
+        return self._seen[key]
 
-    def _run(self, there: Twin, how: Recompute) -> Seen:
-        base, found = there.model, blocks(there.model.diffusion_model)
+    def _conditioned(self) -> forward.Conditioned:
+        conds = {name: kind(copied(cond, META)) for name, (kind, cond) in self.conds.items()}
+        return forward.Conditioned(self.name, copied(self.x0, META), conds)
+
+    def _run(self, of: Twin, how: Recompute, at_once: int) -> Seen:
+        """Of samples that go through the model in parts it is a later one that is run, which finds the LoRA's whole gradient
+        there: no other takes more."""
+        in_parts = at_once < self.batch
+        base, found = of.model, blocks(of.model.diffusion_model)
         with torch.inference_mode(False), torch.device(META):
             lora = LoraLayers(base.diffusion_model, self.rank, 0, META)
         ledger, parameters = Ledger("meta"), lora.parameters()
@@ -152,15 +165,18 @@ class Simulation:
                 p.grad = torch.zeros_like(p)
             optimizer.step()
             optimizer.zero_grad()
-            del p
             moments = ledger.live
+            if in_parts:
+                for p in parameters:
+                    p.grad = torch.zeros_like(p)
+            del p
+            there = ledger.live
             ledger.phases.clear()
             ledger.enter("before")
-            conds = {name: kind(copied(cond, META)) for name, (kind, cond) in self.conds.items()}
-            samples = [forward.Conditioned(self.name, copied(self.x0, META), conds) for _ in range(self.batch)]
-            noise = [torch.empty_like(sample.x0) for sample in samples]
-            backward(there, samples, torch.ones(self.batch, device=META), noise)
-            del samples, noise, conds
+            samples = [self._conditioned() for _ in range(self.batch)]
+            noise, sigma = [torch.empty_like(sample.x0) for sample in samples], torch.ones(self.batch, device=META)
+            backward(of, samples[:at_once], sigma[:at_once], noise[:at_once])
+            del samples, noise, sigma
             ledger.enter("optimizer")
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -169,7 +185,8 @@ class Simulation:
             sum(p.nbytes for m in block.modules() if m in paths for p in lora.layers[paths[m]].parameters() if p.requires_grad)
             for block in found
         ]
-        return _seen(ledger.phases, gradients, sum(p.nbytes for p in parameters), moments)
+        adapter = sum(p.nbytes for p in parameters)
+        return _seen(ledger.phases, gradients, adapter, moments, there, in_parts)
 
 
 @contextlib.contextmanager
@@ -197,17 +214,18 @@ def _phases(model: torch.nn.Module, found: list[torch.nn.Module], ledger: Ledger
         yield
 
 
-def _seen(phases: dict, gradients: list[int], adapter: int, moments: int) -> Seen:
+def _seen(phases: dict, gradients: list[int], adapter: int, moments: int, there: int, in_parts: bool) -> Seen:
+    """From the ``phases`` of a step that began with so many bytes ``there``: moments and, if ``in_parts``, gradients."""
     begun, found = [phases["loss"].begun], []
     for i in reversed(range(len(gradients))):  # one that has not been run, as some have no part in this step, takes nothing
         begun.insert(0, phases["forward", i].begun if ("forward", i) in phases else begun[0])
     for i, gradient in enumerate(gradients):
         forward_, backward_ = (phases.get((name, i)) or Phase(begun[i], 0) for name in ("forward", "backward"))
-        at_backward = begun[i + 1] + sum(gradients[i + 1 :])
+        at_backward = begun[i + 1] + (not in_parts) * sum(gradients[i + 1 :])
         rises = forward_.peak - begun[i], backward_.peak - at_backward
         found.append(Block(begun[i + 1] - begun[i], gradient, *rises, (forward_, backward_)))
     around = {
-        name: replace(phase, begun=phase.begun - moments, peak=phase.peak - moments)
+        name: replace(phase, begun=phase.begun - there, peak=phase.peak - there)
         for name, phase in phases.items() if isinstance(name, str)
     }  # fmt: skip
-    return Seen(found, begun[0] - moments, around, adapter, moments)
+    return Seen(found, begun[0] - there, around, adapter, moments)

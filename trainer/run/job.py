@@ -126,4 +126,4 @@ class Job:
         count = counted(len(self.trained.samples), "sample")
         if self.held_out:
             count += f" and {len(self.held_out.samples)} held out"
-        return f"{count}, {counted(steps, 'step')} of {self.settings.batch_size}, rank {self.settings.rank}, learning rate {self.learning_rate:g}"
+        return f"{count}, {counted(steps, 'step')} of {self.settings.samples}, rank {self.settings.rank}, learning rate {self.learning_rate:g}"

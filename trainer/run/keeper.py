@@ -36,7 +36,7 @@ class Keeper(Watch):
         self.held_out, self.best, self.used = held_out, best, None
         self.last = None  # held-out loss at the last step, and of the average there
         self.average = None
-        self.every = interval(len(held_out), job.settings.batch_size) if held_out else math.inf
+        self.every = interval(len(held_out), job.settings.samples) if held_out else math.inf
         self.state: State | None = None
         self.kept = -1  # step of the newest checkpoint
         self.kept_at, self.cost = time.monotonic(), 0.0

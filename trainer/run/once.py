@@ -10,7 +10,7 @@ import torch
 
 from .. import encoding
 from ..data.dataset import PairedDataset
-from ..host import apply, families, memory
+from ..host import apply, compat, families, memory
 from ..host.encode import Encoded
 from ..host.store import Store
 from ..loop import largest_of, train
@@ -92,7 +92,7 @@ def _record(job: Job, places: Places, name: str, steps: int) -> Record:
 
 
 def _plan(job: Job, sample: Encoded) -> Plan:
-    return choose(job.model, sample, job.settings.batch_size, job.settings.rank)
+    return choose(job.model, sample, job.settings.batch_size, job.settings.rank, job.settings.accumulation)
 
 
 def _samples(
@@ -139,15 +139,17 @@ def _trained(
     keeper = Keeper(job, folder, metrics, held_out, previews, listener, best, before)
     try:
         train(job.model, trained, job.settings, job.steps, job.learning_rate, keeper, plan, state)
+        stopped, record = state.step < job.steps, _record(job, places, name, state.step)
+        note = _finish(job, record, keeper, name, begun, alike(trained))
     except FloatingPointError as error:
         kept = f" The checkpoint of step {keeper.kept} is kept." if keeper.kept > 0 else ""
         raise FloatingPointError(f"{error}{kept}") from error
     except BaseException:
-        keeper.keep()
+        try:
+            keeper.keep()
+        except OSError as error:
+            listener.warning(str(error))
         raise
-    stopped = state.step < job.steps
-    record = _record(job, places, name, state.step)
-    note = _finish(job, record, keeper, name, begun, alike(trained))
     folder.stopped()
     try:
         keeper.keep()
@@ -195,7 +197,9 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
         for file, lora in loras.items():
             apply.prove(job.model, record.folder / file, lora)
     except Exception as error:
-        note["refused"] = f"{error} The LoRA is kept as {record.weights}; delete that folder to train again."
+        if memory.is_interrupt(error) or compat.is_out_of_memory(error):
+            raise
+        note["refused"] = f"{error} The LoRA is kept as {record.weights}; delete {record.note} to try again."
     record.write(note)
     if "refused" not in note and job.settings.save_as != "float32":  # how far rounding is off, rounded has looked at
         record.choose(note, job.settings.hand_on)

@@ -1,6 +1,7 @@
 """Where the things of a run lie, and writing them so that none is ever seen half written."""
 import contextlib
 import itertools
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -74,13 +75,15 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
     Raises:
         OSError: it cannot be written; where there is too little room, with how much is needed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     size = sum(t.nbytes for t in tensors.values())
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as unfinished:
             safetensors.torch.save_file(tensors, unfinished, header)
     except (OSError, safetensors.SafetensorError) as error:
-        free = shutil.disk_usage(path.parent).free
+        free = math.inf
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
         short = f"{size / 1e6:.0f} MB are needed there and {free / 1e6:.0f} MB are free" if free < size else str(error)
         raise OSError(f"{path} cannot be written: {short}.") from error
 

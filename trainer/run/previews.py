@@ -40,7 +40,7 @@ def paired(job: Job) -> list[str]:
     if not isinstance(dataset, PairedDataset) or not settings.previews:
         return []
     passes = SAMPLED * (2 if job.wants_negative else 1) * settings.previews
-    affordable = int(SHARE * job.steps * settings.batch_size * PASSES / passes)
+    affordable = int(SHARE * job.steps * settings.samples * PASSES / passes)
     return [sample.name for sample in dataset.samples if sample.starts][: max(1, min(MOST, affordable))]
 
 
