@@ -85,7 +85,7 @@ class State:
         self.random = saved.tensors["random"].clone()
         self.generator.set_state(self.random)
         self.scale.value, self.scale.steps = saved.numbers["loss_scale"], saved.numbers["loss_scale_steps"]
-        if self.average:
+        if self.average and "averaged" in saved.numbers:  # not where nothing was held out before
             self.average.means = [saved.tensors[f"average.{i}"].clone() for i in range(len(self.parameters))]
             self.average.updates = saved.numbers["averaged"]
         self.step = saved.step

@@ -30,10 +30,13 @@ def often(trainer, monkeypatch):
 @pytest.fixture
 def train(trainer, tiny, base, tmp_path):
     """`train(steps)` in one and the same run: an object with the ``result``, the ``steps`` that were taken, what was
-    warned of and the ``folder``; ``on_step(step)`` may end it, as may ``stop_at`` a step."""
+    warned of and the ``folder``; ``on_step(step)`` may end it, as may ``stop_at`` a step. ``scored`` on two pairs."""
     once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
     collected = trainer("host.collect").CollectedDataset
-    dataset, held_out = (collected(tuple(tiny.encoded(seed) for seed in seeds)) for seeds in ((1, 2, 3), (8, 9)))
+
+    def of(seeds):
+        return collected(tuple(tiny.encoded(seed) for seed in seeds))
+
 
     def start(steps, on_step=lambda step: None, stop_at=None, output="output", scored=False, learning_rate=1e-3, beginning=None, **settings):
         seen = SimpleNamespace(steps=[], losses={}, warnings=[], scores={}, stop=False)
@@ -54,13 +57,14 @@ def train(trainer, tiny, base, tmp_path):
             def warning(self, text):
                 seen.warnings.append(text)
 
+        held_out = of((8, 9) if scored is True else scored) if scored else None
         wanted = trainer("loop").Settings(**{"rank": 2, "batch_size": 2, "warmup": 3, **settings})
         where = places.Places(*(str(tmp_path / output / name) for name in ("output", "loras", "encodings")))
         seen.loras = tmp_path / output / "loras"
         with torch.inference_mode():  # as in ComfyUI's executor
             seen.result = once.train_once(
                 job.Job(
-                    base, None, None, dataset, wanted, steps, learning_rate, "edit", held_out if scored else None, beginning
+                    base, None, None, of((1, 2, 3)), wanted, steps, learning_rate, "edit", held_out, beginning
                 ), where, Seeing(),
             )  # fmt: skip
         seen.folder = max((tmp_path / output).glob("output/pairlora/edit-*"), key=lambda folder: folder.stat().st_mtime_ns)
@@ -483,3 +487,16 @@ def test_from_twelve_pairs_on_a_tenth_is_held_out_by_content(plain, train_demo, 
         assert len(chosen(content) - chosen(bigger)) <= 1 and len(chosen(bigger)) == 4
         assert {bigger[n] for n in chosen(bigger)} == {bigger[n] for n in chosen(dict(reversed(bigger.items())))}
     assert kept and not chosen({str(i): str(i) for i in range(11)}) and len(chosen({str(i): str(i) for i in range(500)})) == 8
+
+
+def test_other_held_out_pairs_make_no_other_training(trainer, train, unbroken, tiny):
+    """What was finished is found, and what was not goes on, with scores of its own."""
+    run = train(10, scored=True)
+    again = train(10, scored=(5, 6))
+    assert again.steps == [] and "scored on other pairs" in again.result.report and same(again.result.lora, run.result.lora)
+    run = train(25, scored=(5, 6), hand_on="last")
+    assert run.steps[0] == 11 and run.scores.keys() == {10, 20, 25} and same(run.result.lora, unbroken(25, hand_on="last"))
+    best = json.loads((run.folder / "step25.json").read_text())
+    assert best["scored_on"] and min(best["scores"].values()) <= min(run.scores.values()) + 1e-6
+    assert train(30).steps == [26, 27, 28, 29, 30], "and none at all"
+    assert train(35, scored=True).steps == [31, 32, 33, 34, 35]

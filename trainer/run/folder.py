@@ -81,10 +81,6 @@ class Folder:
         with contextlib.suppress(OSError):
             (self.path / "stop").unlink(missing_ok=True)
 
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return size(self.path)
-
 
 class Metrics:
     """A file of one JSON object a line, that is only ever appended to, as a context."""
@@ -110,23 +106,15 @@ class Metrics:
     def flush(self) -> None:
         self._opened.flush()
 
-    def read(self, steps: int, cooling: int) -> dict[int, dict]:
-        """All that is known of each step of a training of so many, the last ``cooling`` cooled down, by its number."""
+    def read(self, steps: int, cooling: int, of: str) -> dict[int, dict]:
+        """All that is known of each step of a training of so many, the last ``cooling`` cooled down, by its number; of
+        scores those ``of`` the present pairs."""
         found: dict[int, dict] = {}
         self._opened.seek(0)  # what is written goes to the end all the same
         for line in self._opened:
             with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a torn or damaged line
                 values = json.loads(line)
-                if Place(int(values["step"]), values.get("length", 0)).leads_to(steps, cooling):
+                place = Place(int(values["step"]), values.get("length", 0))
+                if place.leads_to(steps, cooling) and values.get("of", of) == of:
                     found.setdefault(values["step"], {}).update(values)
         return dict(sorted(found.items()))
-
-
-def size(folder: Path) -> int:
-    """Bytes of all files in it."""
-    found = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                found += os.stat(os.path.join(root, name)).st_size
-    return found

@@ -96,11 +96,14 @@ class Job:
         base = [self.base, self.family.name, families.REVISION, *self.encoders]
         settings = self.settings.of_training()
         parts = {"dataset": self.trained.fingerprint, "base": base, "settings": settings, "learning_rate": self.learning_rate}
-        if self.start:
+        if self.start:  # what is off is no part, so that runs of older versions are known still
             parts |= {"start": self.start.digest}
-        if self.held_out:  # what is off is no part, so that runs of older versions are known still
-            parts |= {"held_out": self.held_out.fingerprint}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def scored_on(self) -> str:
+        """What tells the pairs that are held out from others; other pairs to score on make no other training."""
+        return self.held_out.fingerprint[:10] if self.held_out else ""
 
     def words(self) -> dict:
         """The same in words, for whoever opens the run's folder."""

@@ -95,7 +95,7 @@ class Keeper(Watch):
         begun = time.monotonic()
         self.metrics.flush()
         saved = state.saved()
-        saved = replace(saved, numbers={**saved.numbers, "seconds": self.seconds})
+        saved = replace(saved, numbers={**saved.numbers, "seconds": self.seconds, "scored_on": self.job.scored_on})
         try:
             self.folder.checkpoints.write(self._place(state.step), saved, self.best)
         except OSError as error:
@@ -123,7 +123,7 @@ class Keeper(Watch):
 
     def _score(self, state: State, ends: bool) -> None:
         loss = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)
-        self._note(state.step, held_out=loss)
+        self._note(state.step, of=self.job.scored_on, held_out=loss)
         self.listener.score(state.step, loss)
         if self._score_is_due(state.step) and state.step and not (self.best and self.best.loss <= loss):
             self.best = self.folder.checkpoints.write_best(self._place(state.step), loss, state.lora.state_dict())
@@ -131,7 +131,7 @@ class Keeper(Watch):
             self.last = loss
             with state.average.in_place():
                 self.average = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)
-            self._note(state.step, average=self.average)
+            self._note(state.step, of=self.job.scored_on, average=self.average)
 
     def _show(self, step: int) -> None:
         """Pictures of what the LoRA makes of held-out pairs. None is worth a training: without memory for one it is left
@@ -150,7 +150,7 @@ class Keeper(Watch):
             memory.release(self.job.model, self.job.vae.patcher)
             memory.load(self.job.model, 0)
             return
-        self._note(step, preview=asdict(likeness), **({} if step else {"copied": asdict(self.previews.copied())}))
+        self._note(step, of=self.job.scored_on, preview=asdict(likeness), **({} if step else {"copied": asdict(self.previews.copied())}))
         self.listener.preview(step, files)
 
     def _score_is_due(self, step: int) -> bool:

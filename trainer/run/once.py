@@ -18,13 +18,14 @@ from ..lora import files, inject
 from ..plan import Plan, choose, gigabytes
 from ..scores import alike
 from ..state import State
-from .folder import Folder, Metrics, size
+from .folder import Folder, Metrics
 from .job import Dataset, Job
 from .keeper import Keeper
 from .listener import Listener
 from .places import Places, lora_path
 from .previews import Likeness, Previews, paired, words
 from .record import Record
+from .runs import size
 from .verdict import verdict
 
 
@@ -130,6 +131,8 @@ def _trained(
     state, best, before = State(job.model, job.settings, job.learning_rate, averaged=bool(held_out)), None, 0.0
     if found := folder.checkpoints.newest(job.steps, job.cooling, listener.warning):
         saved, best = found
+        if saved.numbers.get("scored_on") != job.scored_on:
+            best = None
         state.load(saved)
         before = saved.numbers.get("seconds", 0.0)
         logging.info(f"PairLoRA: goes on from step {saved.step}")
@@ -164,7 +167,7 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
     """Save the LoRA of the last step, and the best one where that is another; returns the note of the run."""
     step, seconds = keeper.state.step, keeper.seconds
     tensors = keeper.state.lora.state_dict()
-    loras, chosen, told = {record.last: tensors}, "the last step", keeper.metrics.read(job.steps, job.cooling)
+    loras, chosen, told = {record.last: tensors}, "the last step", keeper.metrics.read(job.steps, job.cooling, job.scored_on)
     if keeper.held_out:
         candidates = keeper.candidates()
         chosen = min(candidates, key=lambda name: candidates[name][0])
@@ -184,7 +187,7 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
     found = verdict(told, job.learning_rate, same)
     note = {
         "files": {}, "report": report, "memory": f"Memory: {keeper.used}", "seconds": seconds, "sha256": checksums,
-        "resumed_from": begun, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
+        "resumed_from": begun, "scored_on": job.scored_on, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
     }  # fmt: skip
     if keeper.held_out:
         scores = {name: round(loss, 6) for name, (loss, _) in candidates.items()}
@@ -222,6 +225,8 @@ def _result(
     if "refused" in note:
         raise RuntimeError(note["refused"])
     record.choose(note, job.settings.hand_on)
+    if job.held_out and note.get("scored_on") != job.scored_on:
+        warnings = [*warnings, "It was trained before, and scored on other pairs than those that are held out now."]
     try:
         file = record.place(places.loras, name, job.settings.save_as)
     except OSError as error:
