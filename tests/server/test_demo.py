@@ -28,7 +28,8 @@ def test_the_demo_ends_with_paths_and_figures(tmp_path, dataset):
     assert first_step < 60  # half of that on a machine that does nothing else
     result = json.loads(lines[-1])
     assert list(result) == ["dataset", "steps", "train_seconds", "psnr_input", "psnr_before", "psnr_after", "psnr_blank",
-                            "psnr_subject_before", "psnr_subject_after", "psnr_swapped", "lora", "picture"]  # fmt: skip
+                            "psnr_subject_before", "psnr_subject_after", "psnr_swapped", "best_step", "held_out_loss_first",
+                            "held_out_loss_best", "verdict", "resumed_from", "lora_sha256", "lora", "picture"]  # fmt: skip
     assert (result["dataset"], result["steps"]) == (dataset, 3)
     absent = {"background-removal": {"psnr_swapped"}, "try-on": {"psnr_blank", "psnr_subject_before", "psnr_subject_after"}}
     assert {key for key, value in result.items() if value is None} == absent[dataset]
@@ -36,6 +37,20 @@ def test_the_demo_ends_with_paths_and_figures(tmp_path, dataset):
         assert (tmp_path / "out" / f"{dataset}-01") == type(tmp_path)(result[key]).parent
         assert type(tmp_path)(result[key]).stat().st_size > 1000
         assert any(result[key] in line for line in lines[:-1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("os.name == 'nt'", reason="there is no kill -9")
+def test_killed_it_gives_the_same_lora(tmp_path):
+    results = []
+    for args in (["--kill-at", "30"], []):
+        process = demo("--steps", "60", "--out", str(tmp_path), *args)
+        output = process.communicate()[0]
+        assert process.returncode == 0, output
+        results.append(json.loads(output.splitlines()[-1]))
+    killed, unbroken = results
+    assert killed["resumed_from"] < 60 and unbroken["resumed_from"] == 0
+    assert killed["lora_sha256"] == unbroken["lora_sha256"] and killed["verdict"] == unbroken["verdict"] == "still learning"
 
 
 @pytest.mark.parametrize("args, message", [
