@@ -196,7 +196,7 @@ def test_gradient_of_a_full_size_latent(zoo, tiny, kind, cell, trainer, monkeypa
         training = tiny.Training(model, checkpointing=True, scale=0.05)
         base, layers = model.model, training.lora.parameters()
         with training.lora.attached(), trainer("host.autograd").exact_gradients(base, base.diffusion_model, tiny.how(True)):
-            _, norm = loop.gradient(model, samples, sigma, noise, layers, scale)
+            _, norm = loop.gradient(model, samples, sigma, noise, 2, layers, scale)
         clipped = max(1.0, norm)
         return clipped * torch.cat([torch.zeros(1) if p.grad is None else p.grad.flatten() for p in layers])
 

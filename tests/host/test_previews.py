@@ -143,7 +143,7 @@ def train(trainer):
                     for _ in range(2):
                         batch = [trainer("host.forward").condition(model, samples[next(order)]) for _ in range(2)]
                         drawn = steps.draw(model, batch, "family default", generator)
-                        steps.gradient(model, batch, *drawn, lora.parameters(), scale)
+                        steps.gradient(model, batch, *drawn, 1, lora.parameters(), scale)
                         optimizer.step()
                         optimizer.zero_grad()
                 if part == 0:

@@ -299,6 +299,45 @@ def test_few_checkpoints_are_kept(train):
     assert names == ["step000011.json", "step000012.json"]
 
 
+def test_a_run_takes_twelve_times_its_lora_at_most(train, trainer):
+    run = train(60, scored=True, checkpoint_steps=3, learning_rate=1e-2)
+    train(40, scored=True, checkpoint_steps=3, learning_rate=1e-2)
+    lora = sum(t.nbytes for t in run.result.lora.values())
+    tensors = sum(
+        sum(t.nbytes for t in safetensors.torch.load_file(file).values()) for file in run.folder.rglob("*.safetensors")
+    )
+    print(f"a run takes {tensors / lora:.1f} times its LoRA")
+    assert tensors <= 12 * lora
+
+
+def test_checkpoints_take_two_percent_of_the_time(trainer, train, monkeypatch):
+    """However slow they are written, and however often they are wanted."""
+    import time
+
+    checkpoints = trainer("run.checkpoints").Checkpoints
+    write, written = checkpoints.write, []
+
+    def slow(self, place, *args):
+        time.sleep(0.02)
+        write(self, place, *args)
+        written.append(place.step)
+
+    monkeypatch.setattr(trainer("run.keeper"), "COST", 50)
+    monkeypatch.setattr(checkpoints, "write", slow)
+    run = train(60, lambda step: time.sleep(0.03), checkpoint_steps=1)
+    spent = json.loads((run.folder / "step60.json").read_text())["spent"]["checkpoints"]
+    print(f"checkpoints at {written}, {spent:.2f} s")
+    assert written[0] == 1 and len(written) <= 3
+
+
+def test_the_learning_rate_rises_and_falls(trainer):
+    loop = trainer("loop")
+    settings = loop.Settings(warmup=4, cooldown=25)
+    shares = [loop.share(step, 20, settings) for step in range(20)]
+    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0] and shares[14:] == [1.0, 1.0, 0.8, 0.6, 0.4, 0.2]
+    assert {loop.share(step, 20, loop.Settings(warmup=0)) for step in range(20)} == {1.0}
+
+
 def test_a_clock_that_is_set_back_is_no_matter(train, unbroken, monkeypatch):
     import time
 

@@ -77,8 +77,9 @@ class Job:
 
     @cached_property
     def encoders(self) -> list[str]:
-        """Those of text encoder and VAE."""
-        return encoding.encoders_fingerprint(self.clip, self.vae) if isinstance(self.dataset, PairedDataset) else []
+        """Those of text encoder and VAE, where there are pictures to encode."""
+        paired = isinstance(self.dataset, PairedDataset) or isinstance(self.given, PairedDataset)
+        return encoding.encoders_fingerprint(self.clip, self.vae) if paired else []
 
     @cached_property
     def wants_negative(self) -> bool:
@@ -93,7 +94,8 @@ class Job:
     @cached_property
     def key(self) -> str:
         """A hash of everything that the run is trained from, beyond the number of steps."""
-        base = [self.base, self.family.name, families.REVISION, *self.encoders]
+        encoders = self.encoders if isinstance(self.dataset, PairedDataset) else []
+        base = [self.base, self.family.name, families.REVISION, *encoders]
         settings = self.settings.of_training()
         parts = {"dataset": self.trained.fingerprint, "base": base, "settings": settings, "learning_rate": self.learning_rate}
         if self.start:  # what is off is no part, so that runs of older versions are known still

@@ -1,9 +1,10 @@
 """What a run does between the steps of its training."""
+import contextlib
 import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from ..host import compat, memory
@@ -42,6 +43,7 @@ class Keeper(Watch):
         self.kept_at, self.cost = time.monotonic(), 0.0
         self.losses: deque[float] = deque(maxlen=SEEN)
         self.begun, self.stopping = time.monotonic() - before, False
+        self.spent = dict.fromkeys(("scores", "previews", "checkpoints"), 0.0)  # seconds of them
 
     @property
     def seconds(self) -> float:
@@ -74,9 +76,11 @@ class Keeper(Watch):
             self.kept = state.step or -1
         ends = self.stopping or state.step == self.job.steps
         if self.held_out and (self._score_is_due(state.step) or ends):
-            self._score(state, ends)
+            with self._timed("scores"):
+                self._score(state, ends)
         if self.previews and (state.step in self.shown or ends):
-            self._show(state.step)
+            with self._timed("previews"):
+                self._show(state.step)
         if not first and not ends and self._checkpoint_is_due(state.step):  # at the end the LoRA itself is saved first
             self.keep()
         return not self.stopping
@@ -92,12 +96,13 @@ class Keeper(Watch):
         state = self.state
         if state is None or not state.is_whole or state.step in (0, self.kept):
             return
-        begun = time.monotonic()
         self.metrics.flush()
         saved = state.saved()
         saved = replace(saved, numbers={**saved.numbers, "seconds": self.seconds, "scored_on": self.job.scored_on})
+        begun = time.monotonic()
         try:
-            self.folder.checkpoints.write(self._place(state.step), saved, self.best)
+            with self._timed("checkpoints"):
+                self.folder.checkpoints.write(self._place(state.step), saved, self.best)
         except OSError as error:
             raise OSError(
                 f"{error} The training ended at step {state.step}; what is kept of it goes up to step {max(0, self.kept)}. "
@@ -120,6 +125,14 @@ class Keeper(Watch):
         with state.average.in_place():
             found["the average"] = self.average, state.lora.state_dict()
         return found
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent[name] += time.monotonic() - begun
 
     def _score(self, state: State, ends: bool) -> None:
         loss = held_out_loss(self.job.model, self.held_out, self.job.settings.timesteps)

@@ -187,7 +187,7 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
     found = verdict(told, job.learning_rate, same)
     note = {
         "files": {}, "report": report, "memory": f"Memory: {keeper.used}", "seconds": seconds, "sha256": checksums,
-        "resumed_from": begun, "scored_on": job.scored_on, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
+        "resumed_from": begun, "spent": keeper.spent, "scored_on": job.scored_on, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],
     }  # fmt: skip
     if keeper.held_out:
         scores = {name: round(loss, 6) for name, (loss, _) in candidates.items()}
