@@ -79,7 +79,7 @@ def test_the_file_says_what_it_is(removal, server):
     assert json.loads(header["pairlora_dataset"]) == {"name": "background-removal", "samples": 24, "inputs": [1] * 24}
     assert json.loads(header["pairlora_settings"])["rank"] == 16
     assert len(header["pairlora_base"]) == 64 and "ss_sd_model_name" not in header, "the demo model is no file of the user's"
-    assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 300
+    assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 200
 
 
 def test_the_contact_sheet_is_in_the_output_folder(removal, client, server):
