@@ -75,7 +75,7 @@ def test_stopped_the_graph_goes_on_with_the_lora_so_far(client, training):
 
 
 def test_stopped_it_is_not_cached(client, training):
-    graph, told = training(name="not cached", steps=3000), []
+    graph, told = training(name="not cached", steps=400), []
 
     def stop(node, text):
         if text.startswith("step") and not told:
@@ -95,7 +95,7 @@ def test_stop_without_a_training_says_so(client):
 def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     """Under another caption, so that it is encoded anew."""
     name = "cancelled in " + phase.rstrip("/")
-    graph = training({"trigger_word": phase, "folder": "samples/try-on-held-out"}, name=name, steps=200)
+    graph = training({"trigger_word": phase, "folder": "samples/try-on-held-out"}, name=name, steps=120)
 
     def cancel(node, text):
         if text.startswith(phase):
@@ -104,7 +104,7 @@ def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     outcome = client.run(graph.prompt, cancel)
     assert outcome.interrupted
     outcome, seen, _ = steps_of(client, graph)
-    assert seen[-1].startswith("step 200/")
+    assert seen[-1].startswith("step 120/")
 
 
 def test_two_nodes_that_train_the_same_train_once(client, training):
