@@ -16,7 +16,7 @@ REMOVAL_GAIN, TRY_ON_GAIN = 8.0, 1.5  # dB; lower bounds for fewer steps than th
 @pytest.fixture(scope="session")
 def removal(client, workflow):
     """Background removal with fewer steps than the example."""
-    return run(client, workflow("background-removal", steps=200, name="removal"))
+    return run(client, workflow("background-removal", steps=300, name="removal"))
 
 
 def run(client, graph):
@@ -54,8 +54,8 @@ def test_try_on_learns(client, server, workflow):
 
 def test_progress_shows_step_loss_and_time_left(removal):
     steps = [text for text in removal.texts if text.startswith("step ")]
-    assert len(steps) > 20 and steps[0].startswith("step 1/200  loss ") and steps[-1].endswith(" left")
-    assert "24 samples and 6 held out, 200 steps of 4" in removal.texts[-1]
+    assert len(steps) > 20 and steps[0].startswith("step 1/300  loss ") and steps[-1].endswith(" left")
+    assert "24 samples and 6 held out, 300 steps of 4" in removal.texts[-1]
 
 
 def test_the_lora_is_in_the_loras_folder_and_in_every_dropdown(removal, client, server):
@@ -79,7 +79,7 @@ def test_the_file_says_what_it_is(removal, server):
     assert json.loads(header["pairlora_dataset"]) == {"name": "background-removal", "samples": 24, "inputs": [1] * 24}
     assert json.loads(header["pairlora_settings"])["rank"] == 16
     assert len(header["pairlora_base"]) == 64 and "ss_sd_model_name" not in header, "the demo model is no file of the user's"
-    assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 200
+    assert json.loads(header["prompt"])[removal.train]["inputs"]["steps"] == 300
 
 
 def test_the_contact_sheet_is_in_the_output_folder(removal, client, server):
