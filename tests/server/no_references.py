@@ -28,7 +28,7 @@ class NoReferences:
         config.latent_format.latent_channels = 24
         config.set_inference_dtype(torch.float32, None)
         model = config.get_model({}, "")
-        for p in model.diffusion_model.parameters():
+        for p in (*model.diffusion_model.parameters(), *model.diffusion_model.buffers()):
             p.data = torch.randn(p.shape, generator=torch.Generator().manual_seed(0)) * 0.05
         device = comfy.model_management.get_torch_device()
         return (comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device()),)
