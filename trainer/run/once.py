@@ -239,5 +239,5 @@ def _result(
         warnings = [*warnings, f"{record.folders[0]} could not be written, so the run is kept in {record.folder}."]
     tensors = files.rounded(safetensors.torch.load_file(record.weights), job.settings.save_as)
     room = f"Run: {record.folder}, {gigabytes(size(record.folder))}; all runs {gigabytes(size(record.folder.parent))}"
-    lines = [f"{file}: {note['report']}", *note.get("lines", []), *warnings, note.get("memory", ""), room]
+    lines = [f"{file}: {note['report']}", *warnings, *note.get("lines", []), room, note.get("memory", "")]
     return Result(tensors, file, "\n".join(filter(None, lines)), stopped)
