@@ -301,7 +301,6 @@ def test_few_checkpoints_are_kept(train):
 
 def test_a_run_takes_twelve_times_its_lora_at_most(train, trainer):
     run = train(60, scored=True, checkpoint_steps=3, learning_rate=1e-2)
-    train(40, scored=True, checkpoint_steps=3, learning_rate=1e-2)
     lora = sum(t.nbytes for t in run.result.lora.values())
     tensors = sum(
         sum(t.nbytes for t in safetensors.torch.load_file(file).values()) for file in run.folder.rglob("*.safetensors")

@@ -53,7 +53,7 @@ def test_too_few_steps_and_rates_too_high_and_too_low(train, kind, steps, learni
 
 
 def test_enough_steps_within_their_share_of_the_time(train):
-    note, _ = train(PAIRS, 700, 2e-3)
+    note, _ = train(PAIRS, 1000, 2e-3)
     assert note["verdict"] == "at its best"
     assert min(note["scores"].values()) < note["held_out_loss_first"] / 2
     shares = {name: seconds / note["seconds"] for name, seconds in note["spent"].items()}

@@ -95,7 +95,7 @@ def test_stop_without_a_training_says_so(client):
 def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     """Under another caption, so that it is encoded anew."""
     name = "cancelled in " + phase.rstrip("/")
-    graph = training({"trigger_word": phase, "folder": "samples/try-on-held-out"}, name=name, steps=120)
+    graph = training({"trigger_word": phase, "folder": "samples/try-on-held-out"}, name=name, steps=130)
 
     def cancel(node, text):
         if text.startswith(phase):
@@ -104,7 +104,7 @@ def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     outcome = client.run(graph.prompt, cancel)
     assert outcome.interrupted
     outcome, seen, _ = steps_of(client, graph)
-    assert seen[-1].startswith("step 120/")
+    assert seen[-1].startswith("step 130/")
 
 
 def test_two_nodes_that_train_the_same_train_once(client, training):
