@@ -10,7 +10,7 @@ from .host.encode import Encoded
 from .host.forward import ModelPatcher
 
 SIGMAS = 4  # of each sample
-SHARE = 0.04  # of the time of training, that scores take
+SHARE = 0.03  # of the time of training, that scores take
 LOOKED = 32  # samples, to see whether their pictures differ
 PASSES = 2  # forward passes that take as long as a sample of a step, or less
 
