@@ -107,13 +107,14 @@ class Checkpoints:
     def prune(self, steps: int, cooling: int) -> None:
         """Delete all but the newest ones, and what belongs to none of them."""
         groups: dict[tuple, list[Place]] = {}
-        for place in sorted(self.places(), key=lambda place: place.step):
+        places = self.places()
+        for place in sorted(places, key=lambda place: place.step):
             groups.setdefault((place.length, place.leads_to(steps, cooling)), []).append(place)
         kept = {place for group in groups.values() for place in group[-KEPT:]}
         wanted = {f"step{place}" for place in kept}
-        for file in [self.places()[place] for place in kept]:
+        for place in kept:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                if best := _state(file)["best"]:
+                if best := _state(places[place])["best"]:
                     wanted.add(Path(best["file"]).stem)
         for file in self.folder.glob("*"):
             if file.name.split(".")[0] not in wanted:

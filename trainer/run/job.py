@@ -51,7 +51,7 @@ class Job:
     def trained(self) -> Dataset:
         """What is trained on."""
         kept = self._kept
-        return self.dataset.part([s.name for s in self.dataset.samples if s.name not in kept]) if kept else self.dataset
+        return self.dataset.part({s.name for s in self.dataset.samples} - kept) if kept else self.dataset
 
     @cached_property
     def held_out(self) -> Dataset | None:

@@ -74,8 +74,8 @@ def train_once(job: Job, places: Places, listener: Listener) -> Result:
             listener.warning(warning)
         trained, held_out, negatives = _samples(job, places, listener)
         listener.phase("loading the model")
-        plan = _plan(job, largest_of(trained))
-        encoding.check(job.model, largest_of(trained), plan.needed)
+        plan = _plan(job, largest := largest_of(trained))
+        encoding.check(job.model, largest, plan.needed)
         folder = Folder(record.folders[0])
         with folder.locked(lambda text: (listener.phase(text), memory.check_interrupted())):
             if note := record.read():  # whoever was waited for has trained it

@@ -58,7 +58,7 @@ class Previews:
         self.job, self.folder, self.negatives = job, folder, negatives
         names = paired(job)
         self.samples = [sample for sample in samples if sample.name in names]
-        found = {sample.name: sample for sample in job.held_out.samples} if names else {}
+        found = {sample.name: sample for sample in job.held_out.samples}
         self.pictures = {name: job.held_out.images(found[name]) for name in names}
 
     def copied(self) -> Likeness:
@@ -78,7 +78,7 @@ class Previews:
             file = self.folder / f"step{step:06}-{i}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             with whole(file) as unfinished:
-                Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(unfinished, "PNG")
+                _image(picture).save(unfinished, "PNG")
             files.append(file)
         return files, self._likeness(made)
 
@@ -99,8 +99,12 @@ def _fitted(picture: np.ndarray, target: np.ndarray) -> np.ndarray:
     """``picture`` at the size of ``target``."""
     if picture.shape == target.shape:
         return picture
-    image = Image.fromarray((picture * 255).round().astype(np.uint8)).resize(target.shape[1::-1], Image.Resampling.LANCZOS)
+    image = _image(picture).resize(target.shape[1::-1], Image.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.float32) / 255
+
+
+def _image(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def words(copied: Likeness, before: Likeness | None, after: Likeness, pairs: int) -> str:

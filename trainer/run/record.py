@@ -46,15 +46,22 @@ class Record:
 
     def read(self) -> dict | None:
         """The note, or None when the run has not finished, or what it left is damaged."""
+        note = self._noted()
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
-            for name in {self.last, note.get("best", self.last)}:
+            for name in {self.last, note.get("best", self.last)} if note else ():
                 with safetensors.safe_open(self.folder / name, "pt"):  # it is whole
                     if note.get("sha256", {}).get(name, "") not in ("", digest(self.folder / name)):
                         return None
-            return note if "files" in note else None
+            return note
         except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError):
             return None
+
+    def _noted(self) -> dict | None:
+        """The note, where it is whole, whatever has become of the LoRA since."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+            return note if "files" in note else None
+        return None
 
     def write(self, note: dict) -> None:
         try:
@@ -123,7 +130,7 @@ class Record:
     def place(self, loras: str, name: str, dtype: str = "float32") -> str:
         """The LoRA's file name in the loras folder: there already, or copied under ``name``, numbered where that is
         taken by another file."""
-        known_note, folder, source = self.read(), Path(loras), self.saved_as(dtype)
+        known_note, folder, source = self._noted(), Path(loras), self.saved_as(dtype)
         note = known_note or {"files": {}}
         kind = [dtype] * (dtype != "float32") + ["last"] * (self.file == self.last != note.get("best", self.last))
         known = " ".join([name, *kind])
