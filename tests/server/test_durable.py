@@ -4,8 +4,10 @@ import random
 import shutil
 import threading
 
+import numpy as np
 import pytest
-from running import steps_of
+from PIL import Image
+from running import node, steps_of
 from safetensors.torch import load_file
 from torch import equal
 
@@ -105,6 +107,28 @@ def test_cancelled_in_any_phase_it_goes_on(client, training, phase):
     assert outcome.interrupted
     outcome, seen, _ = steps_of(client, graph)
     assert seen[-1].startswith("step 130/")
+
+
+def test_cancelled_while_the_pairs_are_read_it_reads_them_again(client, base):
+    folder, pixels = base / "input/slow to read", np.random.default_rng(0).integers(0, 256, (768, 768, 3), np.uint8)
+    folder.mkdir()
+    for number in range(16):
+        pixels[0, 0, 0] = number
+        for role in ("start", "end"):
+            Image.fromarray(pixels).save(folder / f"photo{number:03}_{role}.png", compress_level=1)
+    prompt = {"1": node("PairLoRADataset", folder=folder.name, default_caption="", trigger_word="", resolution=64)}
+
+    def cancel():
+        while not client.get("/queue")["queue_running"]:
+            pass
+        client.post("/interrupt")
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
+    assert client.run(prompt).interrupted
+    cancelling.join()
+    outcome = client.run(prompt)
+    assert not outcome.interrupted and outcome.outputs["1"]["pairlora_dataset"][0]["counts"]["pairs"] == 16
 
 
 def test_two_nodes_that_train_the_same_train_once(client, training):
