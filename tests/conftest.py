@@ -13,6 +13,8 @@ pytest_plugins = ["running"]  # the fixtures of a running server
 import launch  # noqa: E402
 from host import Host  # noqa: E402
 
+MATRIX = pytest.StashKey[dict[str, dict[str, str]]]()
+
 
 @pytest.fixture(scope="session")
 def host() -> Host:
@@ -45,12 +47,30 @@ def plain():
 @pytest.fixture(scope="session")
 def matrix(request) -> dict[str, dict[str, str]]:
     """Family -> check -> what was seen, printed at the end of the run."""
-    request.config.matrix = {}
-    return request.config.matrix
+    return request.config.stash[MATRIX]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="write pictures of what the browser tests see there")
+
+
+def pytest_configure(config):
+    config.stash[MATRIX] = {}
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes, of which the first prints
+        session.config.workeroutput["matrix"] = session.config.stash[MATRIX]
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_testnodedown(node):
+    for family, row in getattr(node, "workeroutput", {}).get("matrix", {}).items():
+        node.config.stash[MATRIX].setdefault(family, {}).update(row)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if table := getattr(config, "matrix", None):
+    if table := config.stash[MATRIX]:
         terminalreporter.section("family x check")
         for name, row in table.items():
             cells = "  ".join(f"{check}: {text or 'EMPTY'}" for check, text in row.items())

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "demo"))
 
 from host import HOST, TORCH, Host, SetupError  # noqa: E402
 
-PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "hypothesis", "playwright", "diffusers==0.39.0")
+PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "diffusers==0.39.0")
 APT = HOST / "chromium"
 
 
@@ -57,6 +57,8 @@ def main() -> int:
     own, options = parser.parse_known_args()
     if own.torch != TORCH and not any(Path(option).exists() for option in options):
         options += ["tests/unit", "tests/host"]
+    if not options:  # the whole suite: each file in one of two processes, those of the quick unit tests last
+        options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     try:
         host = Host(own.torch).prepare(*PACKAGES)
     except SetupError as error:

@@ -78,12 +78,13 @@ def widget_values(page):
     return page.evaluate("app.graph.serialize().nodes[0].widgets_values")
 
 
-def test_the_node_shows_counts_and_a_contact_sheet_of_the_folder(page, node):
+def test_the_node_shows_counts_and_a_contact_sheet_of_the_folder(page, node, screenshot):
     choose(page, folder="samples/try-on", resolution=128)
     wait_for(node, "24 pairs, 3 inputs each, 24 captions")
     assert node.locator("figure").count() == 24
     assert "photo001 put on the glasses and the hat" in node.locator("figure").first.inner_text()
     assert all(width > 3 * height > 0 for width, height in strips(node)), "three inputs, an arrow and the target"
+    screenshot("dataset")
     assert widget_values(page) == ["samples/try-on", "", "", 128, "as LoadImage", False, ""], "the sheet is saved nowhere"
     prompt = page.evaluate("app.graphToPrompt()")["output"]
     assert set(next(iter(prompt.values()))["inputs"]) == {
