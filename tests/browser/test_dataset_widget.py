@@ -49,7 +49,7 @@ def choose(page, **values):
 
 
 def wait_for(node, text):
-    node.get_by_text(text).first.wait_for(timeout=20_000)
+    node.get_by_text(text).first.wait_for(timeout=60_000)
 
 
 def strips(node):

@@ -310,23 +310,24 @@ def test_a_run_takes_twelve_times_its_lora_at_most(train, trainer):
 
 
 def test_checkpoints_take_two_percent_of_the_time(trainer, train, monkeypatch):
-    """However slow they are written, and however often they are wanted."""
-    import time
-
-    checkpoints = trainer("run.checkpoints").Checkpoints
-    write, written = checkpoints.write, []
+    """However slow they are written, and however often they are wanted; by a clock that only steps and writing move."""
+    checkpoints, clock, written = trainer("run.checkpoints").Checkpoints, [0.0], []
+    write = checkpoints.write
 
     def slow(self, place, *args):
-        time.sleep(0.02)
         write(self, place, *args)
+        clock[0] += 0.02
         written.append(place.step)
 
+    def step(number):
+        clock[0] += 0.03
+
     monkeypatch.setattr(trainer("run.keeper"), "COST", 50)
+    monkeypatch.setattr(trainer("run.keeper"), "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(checkpoints, "write", slow)
-    run = train(60, lambda step: time.sleep(0.03), checkpoint_steps=1)
-    spent = json.loads((run.folder / "step60.json").read_text())["spent"]["checkpoints"]
-    print(f"checkpoints at {written}, {spent:.2f} s")
-    assert written[0] == 1 and len(written) <= 3
+    run = train(100, step, checkpoint_steps=1)
+    assert written == [1, 35, 69, 100], "the first, after 50 times as long each, and the last"
+    assert json.loads((run.folder / "step100.json").read_text())["spent"]["checkpoints"] == pytest.approx(0.06)
 
 
 def test_the_learning_rate_rises_and_falls(trainer):
