@@ -93,6 +93,7 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
     train["learning_rate"] = args.learning_rate if args.learning_rate is not None else train["learning_rate"]
     sheet = find(prompt, "PairLoRABeforeAfter")
     previews = add_previews(prompt, sheet)
+    prompt["sheet"] = {"class_type": "SaveImage", "inputs": {"images": [sheet, 0], "filename_prefix": "pairlora/sheet"}}
 
     out = new_folder(args.out, args.dataset)
     print(f"Starting ComfyUI from {host.comfyui}", flush=True)
@@ -126,7 +127,8 @@ def demo(args: argparse.Namespace, host: Host) -> dict:
     lora = out / done["files"][train["name"]]
     shutil.copyfile(record.with_name(done["best"]), lora)
     picture = out / "before_after.png"
-    shutil.copyfile(out / "pairlora" / outcome.outputs[sheet]["images"][0]["filename"], picture)
+    (saved,) = outcome.outputs["sheet"]["images"]
+    shutil.copyfile(out / saved["subfolder"] / saved["filename"], picture)
     figures = {k: None if v is None else round(v, 2) for k, v in figures.items()}
     scores = {
         "best_step": done["best_step"], "held_out_loss_first": done["held_out_loss_first"],

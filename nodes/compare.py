@@ -1,72 +1,132 @@
-"""Before and after, side by side."""
-import folder_paths
+"""Before and after: every picture as a file of its own, scores, and one labelled sheet."""
 import numpy as np
 import torch
-from comfy_api.latest import io
-from PIL import Image, ImageDraw, ImageFont
+from comfy_api.latest import io, ui
+from server import PromptServer
 
+from ..trainer import similarity
 from ..trainer.data.images import check_pillow
+from ..trainer.data.sheet import contact_sheet
 
-GAP = 8  # pixels between pictures
-BACKGROUND, INK = (24, 24, 27), (235, 235, 240)
-
-
-def pictures(batches: list[torch.Tensor] | None) -> list[Image.Image]:
-    """Every image of a list of (n, height, width, 3) batches in 0..1."""
-    images = [image for batch in batches or [] for image in batch]
-    return [Image.fromarray((image.cpu().numpy()[..., :3].clip(0, 1) * 255).round().astype(np.uint8)) for image in images]
+SHEET = 0  # the output
 
 
-def contact_sheet(columns: dict[str, list[Image.Image]]) -> Image.Image:
-    """One labelled column for each entry, one row for each sample; every picture at its full size."""
-    columns = {label: images for label, images in columns.items() if images}
-    width, height = (max(getattr(i, side) for images in columns.values() for i in images) for side in ("width", "height"))
-    font = ImageFont.load_default(max(12, width // 12))
-    top = font.size + 2 * GAP
-    rows = max(map(len, columns.values()))
-    sheet = Image.new("RGB", (len(columns) * (width + GAP) + GAP, top + rows * (height + GAP)), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for column, (label, images) in enumerate(columns.items()):
-        x = GAP + column * (width + GAP)
-        draw.text((x + width / 2, top / 2), label, INK, font, anchor="mm")
-        for row, image in enumerate(images):
-            sheet.paste(image, (x, top + row * (height + GAP)))
-    return sheet
+def pictures(batches: list[torch.Tensor] | None) -> list[torch.Tensor]:
+    """Every image (height, width, 3) of a list of (n, height, width, channels) batches in 0..1."""
+    return [image[..., :3].cpu() for batch in batches or [] if batch is not None for image in batch]
+
+
+def scores(picture: np.ndarray, target: np.ndarray, start: np.ndarray | None) -> dict[str, float]:
+    """How near a picture is to its target, as a whole and, where there is an input, in the region that the edit changes and
+    in the one that it keeps. Pictures in 0..1; {} where the sizes differ."""
+    if picture.shape != target.shape:
+        return {}
+    edited = None if start is None else similarity.changed(start, target)
+    regions = {"": None} | ({} if edited is None else {"_edited": edited, "_kept": ~edited})
+    found = {
+        f"{measure.__name__}{name}": measure(picture, target, region)
+        for name, region in regions.items() for measure in (similarity.psnr, similarity.ssim)
+    }  # fmt: skip
+    return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+
+def linked(prompt: dict, node: str, output: int) -> bool:
+    """Whether a node of the prompt takes that output."""
+    return any([node, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
 class PairLoRABeforeAfter(io.ComfyNode):
+    SIDES = ("input", "input1", "input2", "before", "after", "target")
+    LABELS = {"input1": "input 2", "input2": "input 3"}
+
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="PairLoRABeforeAfter",
             display_name="Before / After",
             category="PairLoRA",
-            description="Shows what the base model makes of each input (before) next to what it makes with the LoRA "
-            "(after), and writes the sheet into ComfyUI's output folder.",
+            description="Compares what the base model makes of each input (before) with what it makes with the LoRA (after), "
+            "and keeps every picture in ComfyUI's output folder.",
             is_input_list=True,
             is_output_node=True,
             inputs=[
-                io.Image.Input("before", tooltip="Pictures made without the LoRA."),
+                io.Image.Input("before", tooltip="Pictures made without the LoRA; one alone is compared with all."),
                 io.Image.Input("after", tooltip="Pictures made with the LoRA, in the same order."),
-                io.Image.Input("input", optional=True, tooltip="The inputs, shown on the left."),
-                io.Image.Input("target", optional=True, tooltip="The wanted results, shown on the right."),
+                io.Image.Input("input", optional=True, tooltip="The inputs."),
+                io.Image.Input("target", optional=True, tooltip="The wanted results; before and after are scored by them."),
+                io.Image.Input("input1", optional=True, tooltip="The second input of each sample."),
+                io.Image.Input("input2", optional=True, tooltip="The third input of each sample."),
+                io.String.Input(
+                    "names", optional=True, force_input=True,
+                    tooltip="What each picture is called: name of Samples of a Dataset, or label of Checkpoints of a Run.",
+                ),
+                io.Boolean.Input("captions", default=True, optional=True, tooltip="Whether the sheet is labelled."),
             ],
-            outputs=[io.Image.Output(display_name="contact_sheet")],
-        )
+            outputs=[
+                io.Image.Output(display_name="contact_sheet"),
+                io.Image.Output(display_name="before", is_output_list=True),
+                io.Image.Output(display_name="after", is_output_list=True),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+        )  # fmt: skip
 
     @classmethod
-    def execute(cls, before, after, input=None, target=None):
+    def fingerprint_inputs(cls, **_):
+        """Whether a sheet is wanted: it is made when first used, though no input has changed. Only newer ComfyUI tells a
+        node's number here, so that of any such node."""
+        running = [item[2] for item in list(PromptServer.instance.prompt_queue.currently_running.values())]
+        return any(
+            linked(prompt, node, SHEET)
+            for prompt in running for node, content in prompt.items() if content["class_type"] == "PairLoRABeforeAfter"
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, before, after, input=None, target=None, input1=None, input2=None, names=None, captions=None):
         check_pillow()
-        columns = {"input": input, "before": before, "after": after, "target": target}
-        columns = {label: pictures(batches) for label, batches in columns.items()}
-        counts = {label: len(images) for label, images in columns.items() if images}
-        if len(set(counts.values())) > 1:
-            raise ValueError(f"Before / After needs equally many pictures on every input, but got {counts}.")
-        sheet = contact_sheet(columns)
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            "pairlora/before_after", folder_paths.get_output_directory(), sheet.width, sheet.height
-        )
-        file = f"{name}_{counter:05}_.png"
-        sheet.save(f"{folder}/{file}")
-        image = torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
-        return io.NodeOutput(image, ui={"images": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
+        given = {"input": input, "input1": input1, "input2": input2, "before": before, "after": after, "target": target}
+        sides = {side: images for side in cls.SIDES if (images := pictures(given[side]))}
+        counts = {side: len(images) for side, images in sides.items()}
+        many = max(counts.values(), default=0)
+        if missing := [side for side in ("before", "after") if side not in sides]:
+            raise ValueError(f"Before / After got no picture as {missing[0]}. Look at the node that it is linked to.")
+        if set(counts.values()) - {1, many}:
+            raise ValueError(f"Before / After needs equally many pictures on every input, or one, but got {counts}.")
+        names = [name for name in names or [] if name]
+        saved = {
+            side: ui.ImageSaveHelper.save_images(images, f"pairlora/before_after/{side}", io.FolderType.output, cls)
+            for side, images in sides.items()
+        }
+        found = cls.scored(sides, many)
+        shown = [
+            {**file, "side": cls.LABELS.get(side, side), "sample": sample if counts[side] == many else None,
+             "name": names[sample] if sample < len(names) else "", "scores": found.get((side, sample), {})}
+            for sample in range(many)
+            for side in ("after", *(side for side in sides if side != "after"))  # the gallery shows the first one
+            if sample < counts[side]
+            for file in [saved[side][sample]]
+        ]  # fmt: skip
+        sheet = None
+        if linked(cls.hidden.prompt or {}, cls.hidden.unique_id, SHEET):
+            columns = {cls.LABELS.get(side, side): list(map(_bytes, images)) for side, images in sides.items()}
+            made = contact_sheet(columns, names, not captions or bool(captions[0]))
+            sheet = torch.from_numpy(np.asarray(made, dtype=np.float32) / 255)[None]
+        return io.NodeOutput(sheet, before, after, ui={"images": shown})
+
+    @staticmethod
+    def scored(sides: dict[str, list[torch.Tensor]], many: int) -> dict[tuple[str, int], dict[str, float]]:
+        """The scores of before and after, by side and sample."""
+        if "target" not in sides:
+            return {}
+
+        def of(side: str, sample: int) -> np.ndarray | None:
+            images = sides.get(side)
+            return images and images[min(sample, len(images) - 1)].numpy()
+
+        return {
+            (side, sample): scores(of(side, sample), of("target", sample), of("input", sample))
+            for side in ("before", "after") for sample in range(many) if sample < len(sides[side])
+        }  # fmt: skip
+
+
+def _bytes(image: torch.Tensor) -> np.ndarray:
+    return (image.numpy().clip(0, 1) * 255).round().astype(np.uint8)

@@ -75,8 +75,13 @@ def _blurred_to_the_edge(channels: torch.Tensor) -> torch.Tensor:
 def _blurred(channels: torch.Tensor, sigma: float, radius: int) -> torch.Tensor:
     """(n, 1, height, width) under a Gaussian window, where the whole of it, ``radius`` pixels to each side, fits in."""
     window = torch.exp(-(torch.arange(-radius, radius + 1, dtype=channels.dtype) ** 2) / (2 * sigma**2))
-    window = (window / window.sum()).view(1, 1, 1, -1)
-    return F.conv2d(F.conv2d(channels, window), window.mT)
+    for axis in (-2, -1):  # sums of what is shifted are several times faster than conv2d in float64
+        size = channels.shape[axis] - 2 * radius
+        blurred = torch.zeros_like(channels.narrow(axis, 0, size))
+        for shift, weight in enumerate((window / window.sum()).tolist()):
+            blurred.add_(channels.narrow(axis, shift, size), alpha=weight)
+        channels = blurred
+    return channels
 
 
 def _channels(picture: np.ndarray) -> torch.Tensor:

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 import safetensors
-from PIL import Image
 from running import node, steps_of
 
 from client import Client
@@ -44,14 +43,3 @@ def test_with_disabled_metadata_a_lora_says_nothing_of_the_graph(host, training,
     assert not {"prompt", "workflow", "ss_tag_frequency", "ss_sd_model_name", "modelspec.trigger_phrase"} & found.keys()
     assert not [key for key, value in found.items() for word in ("secret", "pairs", "zebra", "background") if word in value]
     assert found["ss_network_dim"] == "16" and found["modelspec.title"] == "private"
-
-
-def test_a_contact_sheet_says_nothing(client, server):
-    outcome = client.run({
-        "data": node("PairLoRADataset", folder="samples/background-removal-held-out", default_caption="", trigger_word="",
-                     resolution=64),
-        "samples": node("PairLoRASample", dataset=["data", 0], which="all"),
-        "sheet": node("PairLoRABeforeAfter", before=["samples", 0], after=["samples", 3]),
-    })  # fmt: skip
-    (sheet,) = outcome.outputs["sheet"]["images"]
-    assert Image.open(server.base / "output" / sheet["subfolder"] / sheet["filename"]).info == {}

@@ -13,7 +13,7 @@ TENSORS = {"torch", "safetensors", "peft", "transformers"}
 
 # Rooms, and modules that lie beside them, with all of the pack that they import. Nothing below imports what is above it.
 MAY = {
-    "nodes": {"trainer.run", "trainer.loop", "trainer.lora", "trainer.host", "trainer.data"},
+    "nodes": {"trainer.run", "trainer.loop", "trainer.similarity", "trainer.lora", "trainer.host", "trainer.data"},
     "trainer.run": {"trainer.encoding", "trainer.loop", "trainer.watch", "trainer.scores", "trainer.similarity", "trainer.state",
                     "trainer.plan", "trainer.lora", "trainer.host", "trainer.data"},
     "trainer.loop": {"trainer.watch", "trainer.plan", "trainer.state", "trainer.step", "trainer.host"},
