@@ -1,0 +1,242 @@
+// The widget of "Before / After": its pictures under the comparer, a strip of the samples, and a grid of checkpoints.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { Comparison, openLarge } from "./comparison.js";
+import { el, pictureURL } from "./dom.js";
+import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
+
+const NODE = "PairLoRABeforeAfter";
+const HEIGHT = 420; // px that the widget has at least
+const KEPT = "pairlora_pictures", CHOSEN = "pairlora_view"; // properties of the node: saved, and in no prompt
+const LATER = 300; // ms after the last move of the slider in which it is kept
+const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
+const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
+
+class CompareWidget {
+  constructor(node) {
+    this.node = node;
+    this.comparison = new Comparison({ onChange: () => this.keep(), missing: "Queue this node to make it again." });
+    this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: "Samples" });
+    this.title = el("span", { className: "pairlora-title" });
+    this.scores = el("div", { className: "pairlora-scores" });
+    this.answer = el("output");
+    this.grid = el("div", { className: "pairlora-grid", hidden: true });
+    const step = (by, text, ariaLabel) => el("button", { textContent: text, ariaLabel, onclick: () => this.step(by) });
+    this.steps = [step(-1, "◀", "Previous sample"), step(1, "▶", "Next sample")];
+    this.gridButton = el("button", { textContent: "Grid", ariaPressed: "false", hidden: true, onclick: () => this.toggle() });
+    const large = el("button", { textContent: "Large", ariaLabel: "Open large", onclick: () => this.enlarge() });
+    this.empty = el("p", { className: "pairlora-note", textContent: "Queue to compare the pictures here." });
+    const head = el("div", { className: "pairlora-buttons" }, ...this.steps, this.title, this.gridButton, large);
+    this.full = el(
+      "div", { className: "pairlora-compared", hidden: true },
+      head, this.grid, this.comparison.element, this.scores, this.strip, this.answer,
+    );
+    this.element = el("div", { className: "pairlora-panel pairlora-compare" }, this.empty, this.full);
+    this.element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
+    this.element.addEventListener("keydown", (event) => this.pressed(event));
+    const widget = node.addDOMWidget("comparison", "pairlora-compare", this.element, {
+      serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT,
+    });
+    widget.serialize = false; // nor in saved workflows, whose values go by position
+    node.hideOutputImages = true; // which ComfyUI would draw below; before it knew that word, onDrawBackground did
+    node.onDrawBackground = () => {};
+    node.setSize([Math.max(node.size[0], 460), Math.max(node.size[1], node.computeSize()[1])]);
+    const { onConfigure } = node;
+    node.onConfigure = (...args) => {
+      onConfigure?.apply(node, args);
+      this.show(node.properties[KEPT] ?? []);
+    };
+  }
+
+  /** Take what a run has put out, and keep the files' names with the workflow. */
+  ran(images) {
+    this.node.properties[KEPT] = images;
+    this.show(images);
+  }
+
+  show(images) {
+    this.images = images;
+    const chosen = this.node.properties[CHOSEN] ?? {};
+    this.count = 1 + Math.max(-1, ...images.map(({ sample }) => sample ?? 0));
+    this.sample = Math.min(chosen.sample ?? 0, Math.max(0, this.count - 1));
+    this.empty.hidden = images.length > 0;
+    this.full.hidden = !images.length;
+    const cells = this.cells();
+    this.gridButton.hidden = !cells.length;
+    this.showsGrid = cells.length > 0 && (chosen.grid ?? true);
+    this.drawStrip();
+    this.drawGrid(cells);
+    this.draw(chosen);
+  }
+
+  of(sample) {
+    return this.images.filter((image) => image.sample === sample || image.sample === null);
+  }
+
+  nameOf(sample) {
+    return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? `sample ${sample + 1}`;
+  }
+
+  sides(sample = this.sample) {
+    const order = ["input", "input 2", "input 3", "before", "after", "target"], name = this.nameOf(sample);
+    return this.of(sample)
+      .map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }))
+      .sort((a, b) => order.indexOf(a.label) - order.indexOf(b.label));
+  }
+
+  draw(chosen = {}) {
+    this.title.textContent = `${this.nameOf(this.sample)} (${this.sample + 1} of ${this.count})`;
+    this.comparison.show(this.sides(), chosen);
+    const scored = this.of(this.sample).filter(({ scores }) => Object.keys(scores ?? {}).length);
+    this.scores.replaceChildren(...(scored.length ? [tableOf(scored)] : []));
+    for (const [index, tile] of [...this.strip.children].entries()) {
+      tile.ariaSelected = String(index === this.sample);
+      tile.tabIndex = index === this.sample ? 0 : -1;
+    }
+    this.strip.children[this.sample]?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
+    for (const button of this.steps) button.disabled = this.count < 2;
+    this.grid.hidden = !this.showsGrid;
+    this.gridButton.ariaPressed = String(this.showsGrid);
+  }
+
+  drawStrip() {
+    this.strip.hidden = this.count < 2;
+    const tiles = Array.from({ length: this.count }, (_, sample) => {
+      const side = this.sides(sample).find(({ label }) => label === "after");
+      const name = this.nameOf(sample);
+      const picture = el("img", { src: side?.url ?? "", alt: name, title: name, loading: "lazy" });
+      return el("button", { role: "option", onclick: () => this.choose(sample) }, picture);
+    });
+    this.strip.replaceChildren(...tiles);
+  }
+
+  choose(sample) {
+    this.sample = (sample + this.count) % this.count;
+    this.draw();
+    this.keep();
+  }
+
+  step(by) {
+    this.choose(this.sample + by);
+  }
+
+  pressed(event) {
+    const inStrip = this.strip.contains(event.target);
+    const by = { PageUp: -1, PageDown: 1, ...(inStrip ? { ArrowLeft: -1, ArrowRight: 1 } : {}) }[event.key];
+    if (!by || this.count < 2) return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.step(by);
+    if (inStrip) this.strip.children[this.sample].focus();
+  }
+
+  /** What the user has chosen goes with the workflow, but into no prompt. */
+  keep() {
+    const { mode, left, right, position } = this.comparison.chosen;
+    const view = { mode, left, right, position, sample: this.sample, grid: this.showsGrid };
+    if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
+    this.node.properties[CHOSEN] = view;
+    clearTimeout(this.timer); // one step of undo for a whole move
+    this.timer = setTimeout(() => app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState?.(), LATER);
+  }
+
+  enlarge() {
+    const { left, right } = this.comparison.chosen;
+    openLarge(this.sides(), { title: this.nameOf(this.sample), left, right });
+  }
+
+  /** The samples that are checkpoints: {sample, lora, step, strength}. */
+  cells() {
+    return Array.from({ length: this.count }, (_, sample) => {
+      const [, lora, step, strength] = CELL.exec(this.nameOf(sample)) ?? [];
+      return lora && { sample, lora, step: Number(step), strength: Number(strength) };
+    }).filter(Boolean);
+  }
+
+  drawGrid(cells) {
+    const sorted = (name) => [...new Set(cells.map((cell) => cell[name]))].sort((a, b) => a - b);
+    const steps = sorted("step"), strengths = sorted("strength");
+    const rows = strengths.map((strength) => {
+      const across = steps.map((step) => {
+        const cell = cells.find((one) => one.step === step && one.strength === strength);
+        return el("td", {}, cell ? this.cellOf(cell) : "");
+      });
+      return el("tr", {}, el("th", { textContent: strength, scope: "row" }), ...across);
+    });
+    const head = ["strength", ...steps.map((step) => `step ${step}`)];
+    const top = el("tr", {}, ...head.map((textContent) => el("th", { textContent, scope: "col" })));
+    this.grid.replaceChildren(...(cells.length ? [el("table", {}, top, ...rows)] : []));
+  }
+
+  cellOf(cell) {
+    const name = this.nameOf(cell.sample), after = this.sides(cell.sample).find(({ label }) => label === "after");
+    const use = el("button", {
+      textContent: "Use", title: `Keep step ${cell.step} as a LoRA, for strength ${cell.strength}`,
+      ariaLabel: `Use step ${cell.step} at ${cell.strength}`, onclick: () => this.use(cell),
+    });
+    const show = () => {
+      this.choose(cell.sample);
+      this.enlarge();
+    };
+    const picture = el("img", { src: after?.url ?? "", alt: name, loading: "lazy" });
+    return el("figure", {}, el("button", { className: "pairlora-cell", ariaLabel: `Compare ${name}`, onclick: show }, picture), use);
+  }
+
+  async use({ lora, step, strength }) {
+    try {
+      const response = await api.fetchApi("/pairlora/keep", {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ lora, step }),
+      });
+      const { file, error } = await response.json();
+      this.answer.textContent = error ?? `Kept as ${file}; load it at strength ${strength}.`;
+      if (file) refreshDropdowns();
+    } catch (error) {
+      this.answer.textContent = `The server does not answer (${error.message}).`;
+    }
+  }
+
+  toggle() {
+    this.showsGrid = !this.showsGrid;
+    this.draw();
+    this.keep();
+  }
+}
+
+/** One row for each picture that was scored, one column for each score and region. */
+function tableOf(scored) {
+  const keys = Object.keys(scored[0].scores);
+  const title = (key) => {
+    const [, measure, part] = /^(psnr|ssim)(.*)$/.exec(key);
+    return `${WORDS[measure]} ${WORDS[part] ?? ""}`.trim();
+  };
+  const rows = scored.map(({ side, scores }) =>
+    el("tr", {},
+      el("th", { textContent: side, scope: "row" }),
+      ...keys.map((key) => el("td", { textContent: scores[key]?.toFixed(key.startsWith("psnr") ? 1 : 3) ?? "–" })),
+    ),
+  );
+  const heads = ["", ...keys.map(title)].map((textContent) => el("th", { textContent, scope: "col" }));
+  return el("table", { title: "How near to the target: PSNR in dB, SSIM up to 1" }, el("tr", {}, ...heads), ...rows);
+}
+
+const widgets = new WeakMap();
+
+app.registerExtension({
+  name: "pairlora.compare",
+  setup() {
+    api.addEventListener("executed", async ({ detail }) => {
+      const images = detail.output?.images;
+      if (images?.[0]?.side && (await isOnScreen(detail.prompt_id))) {
+        widgets.get(nodeAt(detail.display_node ?? detail.node))?.ran(images);
+      }
+    });
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === NODE) widgets.set(node, new CompareWidget(node));
+  },
+  onNodeOutputsUpdated(outputs) { // an entry of the history was opened
+    for (const [id, { images } = {}] of Object.entries(outputs)) {
+      if (images?.[0]?.side) widgets.get(nodeAt(id))?.ran(images);
+    }
+  },
+});
