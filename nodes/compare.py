@@ -4,9 +4,9 @@ import torch
 from comfy_api.latest import io, ui
 from server import PromptServer
 
-from ..trainer import similarity
 from ..trainer.data.images import check_pillow
 from ..trainer.data.sheet import contact_sheet
+from ..trainer.similarity import changed, psnr, ssim
 
 SHEET = 0  # the output
 
@@ -21,11 +21,11 @@ def scores(picture: np.ndarray, target: np.ndarray, start: np.ndarray | None) ->
     in the one that it keeps. Pictures in 0..1; {} where the sizes differ."""
     if picture.shape != target.shape:
         return {}
-    edited = None if start is None else similarity.changed(start, target)
+    edited = None if start is None else changed(start, target)
     regions = {"": None} | ({} if edited is None else {"_edited": edited, "_kept": ~edited})
     found = {
         f"{measure.__name__}{name}": measure(picture, target, region)
-        for name, region in regions.items() for measure in (similarity.psnr, similarity.ssim)
+        for name, region in regions.items() for measure in (psnr, ssim)
     }  # fmt: skip
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 
