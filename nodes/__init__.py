@@ -1,7 +1,7 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, collect, compare, dataset, demo, limits, routes, save_pair, train  # noqa: F401  (routes registers itself)
+from . import apply, checkpoints, collect, compare, dataset, demo, limits, routes, save_pair, train  # noqa: F401  (routes registers itself)
 
 
 class PairLoRAExtension(ComfyExtension):
@@ -15,6 +15,7 @@ class PairLoRAExtension(ComfyExtension):
             train.PairLoRATrain,
             apply.PairLoRALoad,
             compare.PairLoRABeforeAfter,
+            checkpoints.PairLoRACheckpoints,
             demo.PairLoRADemoModel,
         ]
         return [limits.checked(node) for node in nodes]

@@ -1,0 +1,97 @@
+"""The checkpoints of a run, to compare them at several strengths and to keep one."""
+import asyncio
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+from aiohttp import web
+from comfy_api.latest import io
+from server import PromptServer
+
+from ..trainer.host import apply
+from ..trainer.run.stages import keep, stages
+from .apply import resolve
+
+MOST = 10.0  # strength, as of Load LoRA
+
+
+def strengths_of(text: str) -> list[float]:
+    """The numbers of "0.6, 0.8 1"; raises ValueError."""
+    try:
+        found = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        found = []
+    if not found or not all(abs(strength) <= MOST for strength in found):
+        raise ValueError(f"strengths are {text!r}, but must be numbers from -10 to 10, such as 0.6, 0.8, 1.0.")
+    return list(dict.fromkeys(found))
+
+
+def output_folder() -> Path:
+    return Path(folder_paths.get_output_directory())
+
+
+@PromptServer.instance.routes.post("/pairlora/keep")
+async def keep_stage(request: web.Request) -> web.Response:
+    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there};
+    status 400 with {"error": TEXT} if it cannot be."""
+    try:
+        match await request.json():
+            case {"lora": str(lora), "step": int(step)}:
+                file = await asyncio.to_thread(_keep, lora, step)
+                return web.json_response({"file": file})
+        raise ValueError('What to keep is told as {"lora": NAME, "step": NUMBER}.')
+    except (ValueError, OSError) as error:
+        return web.json_response({"error": str(error)}, status=400)
+
+
+def _keep(lora: str, step: int) -> str:
+    name = f"{lora.removesuffix('.safetensors')}.safetensors"
+    source = folder_paths.get_full_path("loras", name)  # no other folder is read or written
+    if source is None:
+        raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder.")
+    return keep(output_folder(), Path(source), step).name
+
+
+class PairLoRACheckpoints(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PairLoRACheckpoints",
+            display_name="Checkpoints of a Run",
+            category="PairLoRA",
+            description="Gives out the model with each checkpoint of a run at each strength, so that the nodes after it run "
+            "once for each; Before / After shows them as a grid.",
+            inputs=[
+                io.Model.Input("model"),
+                io.String.Input(
+                    "lora", default="", tooltip="A LoRA of the loras folder that Train Edit LoRA made; link its lora_name."
+                ),
+                io.String.Input("strengths", default="0.6, 0.8, 1.0", tooltip="Numbers with commas between them."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", is_output_list=True),
+                io.String.Output(display_name="label", is_output_list=True),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model=None, lora=None, strengths=None):
+        try:
+            return str([(str(file), file.stat().st_mtime_ns) for file in stages(output_folder(), resolve(lora)).values()])
+        except Exception:
+            return ""
+
+    @classmethod
+    def execute(cls, model, lora, strengths):
+        path, numbers = resolve(lora), strengths_of(strengths)
+        models, labels = [], []
+        name = lora.replace("\\", "/").removesuffix(".safetensors")
+        for step, file in stages(output_folder(), path).items():
+            weights = comfy.utils.load_torch_file(str(file), safe_load=True)
+            for strength in numbers:
+                loaded = apply.with_lora(model, weights, strength)
+                if not apply.added(model, loaded):
+                    raise ValueError(f"Nothing in {file} fits this model. Connect the base model that it was trained on.")
+                models.append(loaded)
+                labels.append(f"{name} step {step} at {strength:g}")
+        return io.NodeOutput(models, labels)

@@ -1,0 +1,76 @@
+"""The LoRAs of one run at several steps, to look at and to keep one of them."""
+import re
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ..lora import files
+from .places import SUFFIX, numbered, saving_to, write_tensors
+
+KEY = re.compile(r"[0-9a-f]{10,}")
+OF_STEP = re.compile(rf"(?:step|best)(\d+)(?:-of-\d+)?(?:-[0-9a-f]{{8}})?{re.escape(SUFFIX)}")
+
+
+def header(lora: Path) -> dict[str, str]:
+    """What a LoRA's file says of itself. Raises ValueError when it is no whole .safetensors file."""
+    try:
+        with safetensors.safe_open(lora, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{lora.name} cannot be read ({error}). Train it again.") from error
+
+
+def stages(output: Path, lora: Path) -> dict[int, Path]:
+    """The files of the run that made ``lora``, by their steps, as far as they are still in ComfyUI's output folder.
+
+    Raises:
+        ValueError: no run is known to have made it, or nothing of that is left.
+    """
+    key = header(lora).get("pairlora_run", "")
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{lora.name} was not trained by PairLoRA, so it has no checkpoints. Choose one that Train Edit LoRA made.")
+    found = {}
+    for folder in Path(output, "pairlora").glob(f"*-{key[:10]}"):
+        for file in (*folder.glob("checkpoints/*"), *folder.glob("step*")):  # finished ones last: they take precedence
+            if match := OF_STEP.fullmatch(file.name):
+                found[int(match[1])] = file
+    if not found:
+        raise ValueError(f"The run that made {lora.name} is no longer in {Path(output, 'pairlora')}. Queue its training again.")
+    return dict(sorted(found.items()))
+
+
+def keep(output: Path, lora: Path, step: int) -> Path:
+    """Write the LoRA of that step of the run that made ``lora`` beside it, as NAME_stepN; the file, which is the one that is
+    there where it is the same. None is overwritten.
+
+    Raises:
+        ValueError: there is none of that step.
+        OSError: it cannot be written.
+    """
+    known = stages(output, lora)
+    if step not in known:
+        raise ValueError(f"The run of {lora.name} has no checkpoint of step {step} any more, but of {', '.join(map(str, known))}.")
+    about = header(lora)
+    tensors = safetensors.torch.load_file(known[step])
+    if not any("lora_down" in name for name in tensors):  # a checkpoint has the names that training uses
+        tensors = files.named(tensors, about.get("ss_base_model_version", ""))
+    wanted = lora.with_name(f"{lora.stem}_step{step}{SUFFIX}")
+    about |= {"modelspec.title": wanted.stem, "ss_output_name": wanted.stem, "ss_steps": str(step)}
+    for file in numbered(wanted):
+        if not file.exists():
+            with saving_to(file):
+                write_tensors(file, tensors, about)
+            return file
+        if _holds(file, tensors):
+            return file
+    raise AssertionError  # numbers do not end
+
+
+def _holds(file: Path, tensors: dict[str, torch.Tensor]) -> bool:
+    try:
+        there = safetensors.torch.load_file(file)
+    except (OSError, safetensors.SafetensorError):
+        return False
+    return there.keys() == tensors.keys() and all(torch.equal(there[key], value) for key, value in tensors.items())
