@@ -3,7 +3,7 @@ from host import ROOT
 
 NODES = {
     "PairLoRADataset", "PairLoRASample", "PairLoRACollect", "PairLoRASavePair", "PairLoRASettings", "PairLoRATrain",
-    "PairLoRALoad", "PairLoRABeforeAfter", "PairLoRADemoModel",
+    "PairLoRALoad", "PairLoRABeforeAfter", "PairLoRACheckpoints", "PairLoRADemoModel",
 }  # fmt: skip
 
 
@@ -27,6 +27,10 @@ def test_inputs_keep_their_order(client):
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
     assert inputs("PairLoRACollect")[:2] == ["conditioning", "latent"]
     assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
+    assert inputs("PairLoRABeforeAfter")[:8] == [
+        "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
+    assert inputs("PairLoRACheckpoints")[:3] == ["model", "lora", "strengths"]
+    assert info["PairLoRABeforeAfter"]["output_name"] == ["contact_sheet", "before", "after"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
 

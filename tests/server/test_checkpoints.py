@@ -1,0 +1,59 @@
+"""The checkpoints of a run, given out and kept."""
+import pytest
+import safetensors.torch
+import torch
+from running import node
+
+from client import GraphError
+
+
+@pytest.fixture(scope="module")
+def name():
+    return "stages"
+
+
+@pytest.fixture
+def graph(training, name):
+    graph = training(settings={"checkpoint_steps": 1}, name=name, steps=3)
+    graph.prompt["stages"] = node("PairLoRACheckpoints", model=["1", 0], lora=[graph.train, 2], strengths="0.5, 1")
+    graph.prompt["labels"] = node("PreviewAny", source=["stages", 1])
+    return graph
+
+
+def test_each_checkpoint_is_given_out_at_each_strength(client, graph):
+    labels = client.run(graph.prompt).outputs["labels"]["text"]
+    assert labels == [f"stages step {step} at {strength}" for step in (1, 2, 3) for strength in ("0.5", "1")]
+    graph.prompt["stages"]["inputs"]["strengths"] = "much"
+    with pytest.raises(GraphError, match="strengths are 'much', but must be numbers"):
+        client.run(graph.prompt)
+
+
+def test_a_checkpoint_is_kept_as_a_lora_that_loads(client, server, graph, name):
+    client.run(graph.prompt)
+    kept = [client.post("/pairlora/keep", {"lora": name, "step": 2})["file"] for _ in range(2)]
+    assert kept == [f"{name}_step2.safetensors"] * 2, "the same is not kept twice"
+    file = server.base / "models/loras" / kept[0]
+    tensors = safetensors.torch.load_file(file)
+    with safetensors.safe_open(file, "pt") as opened:
+        assert opened.metadata()["ss_steps"] == "2" and opened.metadata()["modelspec.title"] == f"{name}_step2"
+    (last,) = (server.base / "output/pairlora").glob(f"{name}-*/step3.safetensors")
+    final = safetensors.torch.load_file(last)
+    assert final.keys() == tensors.keys() and not all(torch.equal(final[key], tensors[key]) for key in final)
+    graph.prompt["load"] = node("PairLoRALoad", model=["1", 0], lora=kept[0], strength=0.8)
+    client.run(graph.prompt)
+
+    client.post("/pairlora/keep", {"lora": name, "step": 1})
+    first = server.base / "models/loras" / f"{name}_step1.safetensors"
+    first.write_bytes(b"of the user")
+    assert client.post("/pairlora/keep", {"lora": name, "step": 1})["file"] == f"{name}_step1_02.safetensors"
+    assert first.read_bytes() == b"of the user"
+
+
+@pytest.mark.parametrize("body", [
+    {"lora": "../stages", "step": 2}, {"lora": "/etc/passwd", "step": 2}, {"lora": "a\0b", "step": 2}, {"lora": "stages", "step": "2"},
+    {"lora": "stages", "step": 77}, [], {"lora": "nowhere", "step": 1},
+])  # fmt: skip
+def test_what_cannot_be_kept_is_refused_with_the_reason(client, server, body):
+    before = set((server.base / "models/loras").rglob("*"))
+    assert client.post("/pairlora/keep", body)["error"]
+    assert set((server.base / "models/loras").rglob("*")) == before
