@@ -10,6 +10,7 @@ const HEIGHT = 420; // px that the widget has at least
 const KEPT = "pairlora_pictures", CHOSEN = "pairlora_view"; // properties of the node: saved, and in no prompt
 const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
+const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
 const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
 
 class CompareWidget {
@@ -70,7 +71,9 @@ class CompareWidget {
   }
 
   of(sample) {
-    return this.images.filter((image) => image.sample === sample || image.sample === null);
+    return this.images
+      .filter((image) => image.sample === sample || image.sample === null)
+      .sort((a, b) => ORDER.indexOf(a.side) - ORDER.indexOf(b.side));
   }
 
   nameOf(sample) {
@@ -78,10 +81,8 @@ class CompareWidget {
   }
 
   sides(sample = this.sample) {
-    const order = ["input", "input 2", "input 3", "before", "after", "target"], name = this.nameOf(sample);
-    return this.of(sample)
-      .map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }))
-      .sort((a, b) => order.indexOf(a.label) - order.indexOf(b.label));
+    const name = this.nameOf(sample);
+    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }));
   }
 
   draw(chosen = {}) {

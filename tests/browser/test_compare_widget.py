@@ -3,17 +3,18 @@ import io
 
 import pytest
 from graphs import load, queue
-from PIL import Image
+from PIL import Image, ImageChops
 
 FOLDER = "samples/try-on-held-out"
 SIDES = ["input", "input 2", "input 3", "before", "after", "target"]
+OFFLINE = "ERR_NAME_NOT_RESOLVED"  # ComfyUI's page asks the network for things of its own
 LINKS = {"before": 0, "after": 3, "input": 0, "target": 3, "input1": 1, "input2": 2, "names": 5}  # input: output of Samples
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
 def renderer(request, page):
     page.problems = []
-    page.on("console", lambda message: message.type == "error" and page.problems.append(message.text))
+    page.on("console", lambda message: message.type == "error" and OFFLINE not in message.text and page.problems.append(message.text))
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.evaluate("vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", request.param)
     return request.param
@@ -125,7 +126,7 @@ def test_equal_pictures_show_no_seam_at_any_zoom(page, widget):
         one = seen(page, widget)
         for _ in range(7):
             stage.press("Shift+ArrowRight")
-        assert seen(page, widget).tobytes() == one.tobytes()
+        assert ImageChops.difference(seen(page, widget), one).getbbox() is None
 
 
 def test_space_flips_and_zoom_stays_between_samples(page, widget):
