@@ -13,6 +13,10 @@ const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a R
 const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
 const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
 
+// What came last, by node: an undo goes back to the properties that it had before that.
+const latest = new Map();
+const keyOf = (node) => `${node.graph?.id}:${node.id}`;
+
 class CompareWidget {
   constructor(node) {
     this.node = node;
@@ -45,13 +49,14 @@ class CompareWidget {
     const { onConfigure } = node;
     node.onConfigure = (...args) => {
       onConfigure?.apply(node, args);
-      this.show(node.properties[KEPT] ?? []);
+      this.show(node.properties[KEPT] ?? latest.get(keyOf(node)) ?? []);
     };
   }
 
   /** Take what a run has put out, and keep the files' names with the workflow. */
   ran(images) {
     this.node.properties[KEPT] = images;
+    latest.set(keyOf(this.node), images);
     this.show(images);
   }
 

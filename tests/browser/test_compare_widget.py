@@ -1,4 +1,5 @@
 """Before / After in a real browser, on the canvas renderer and on Nodes 2.0."""
+import copy
 import io
 
 import pytest
@@ -184,9 +185,32 @@ def test_the_pictures_come_back_and_missing_ones_say_what_to_do(page, widget, se
         .pairlora_pictures.map(({subfolder, filename}) => `${subfolder}/${filename}`)""")
     assert len(files) == 36
     problems = list(page.problems)
-    for node in saved["nodes"]:
+    gone = copy.deepcopy(saved)
+    for node in gone["nodes"]:
         for image in node["properties"].get("pairlora_pictures", []):
             image["filename"] = f"gone {image['filename']}"
-    load(page, saved)
+    load(page, gone)
     page.get_by_text("Queue this node to make it again").first.wait_for()
+    load(page, saved)
+    wait_for_pictures(page, again)
     assert not problems
+
+
+def test_checkpoints_are_a_grid_whose_cells_open_and_can_be_kept(page, widget, screenshot):
+    saved = page.evaluate("app.graph.serialize()")
+    kept = next(node["properties"] for node in saved["nodes"] if node["type"] == "PairLoRABeforeAfter")
+    for image in kept["pairlora_pictures"]:
+        step, strength = divmod(image["sample"], 2)
+        image["name"] = f"gone step {250 * step + 250} at {(0.5, 1)[strength]}"
+    load(page, saved)
+    grid = page.locator(".pairlora-grid")
+    assert grid.locator("th[scope=col]").all_inner_texts() == ["strength", "step 250", "step 500", "step 750"]
+    assert grid.locator("th[scope=row]").all_inner_texts() == ["0.5", "1"]
+    screenshot("grid")
+    grid.get_by_label("Compare gone step 500 at 1").click()
+    page.locator("dialog.pairlora-large").get_by_role("heading", name="gone step 500 at 1").wait_for()
+    page.keyboard.press("Escape")
+    with page.expect_response("**/pairlora/keep") as answer:
+        grid.get_by_label("Use step 750 at 0.5").click()
+    assert answer.value.request.post_data_json == {"lora": "gone", "step": 750}
+    page.get_by_text("There is no LoRA 'gone' in ComfyUI's loras folder.").wait_for()
