@@ -177,7 +177,7 @@ def test_it_opens_large_and_closes_by_escape(page, widget, screenshot):
 
 
 def test_the_pictures_come_back_and_missing_ones_say_what_to_do(page, widget, server):
-    saved = page.evaluate("app.graph.serialize()")
+    saved = page.evaluate("JSON.parse(JSON.stringify(app.graph.serialize()))")
     load(page, saved)
     again = page.locator(".pairlora-compare")
     wait_for_pictures(page, again)
@@ -197,7 +197,7 @@ def test_the_pictures_come_back_and_missing_ones_say_what_to_do(page, widget, se
 
 
 def test_checkpoints_are_a_grid_whose_cells_open_and_can_be_kept(page, widget, screenshot):
-    saved = page.evaluate("app.graph.serialize()")
+    saved = page.evaluate("JSON.parse(JSON.stringify(app.graph.serialize()))")
     kept = next(node["properties"] for node in saved["nodes"] if node["type"] == "PairLoRABeforeAfter")
     for image in kept["pairlora_pictures"]:
         step, strength = divmod(image["sample"], 2)
