@@ -68,8 +68,8 @@ class CompareWidget {
     this.empty.hidden = images.length > 0;
     this.full.hidden = !images.length;
     const cells = this.cells();
-    this.gridButton.hidden = !cells.length;
-    this.showsGrid = cells.length > 0 && (chosen.grid ?? true);
+    this.hasGrid = cells.length > 0;
+    this.wantsGrid = chosen.grid ?? true;
     this.drawStrip();
     this.drawGrid(cells);
     this.draw(chosen);
@@ -101,12 +101,15 @@ class CompareWidget {
     }
     this.strip.children[this.sample]?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
     for (const button of this.steps) button.disabled = this.count < 2;
-    this.grid.hidden = !this.showsGrid;
-    this.gridButton.ariaPressed = String(this.showsGrid);
+    const grid = this.hasGrid && this.wantsGrid;
+    this.gridButton.hidden = !this.hasGrid;
+    this.gridButton.ariaPressed = String(grid);
+    this.grid.hidden = !grid;
+    for (const part of [this.comparison.element, this.scores]) part.hidden = grid;
+    this.strip.hidden = grid || this.count < 2;
   }
 
   drawStrip() {
-    this.strip.hidden = this.count < 2;
     const tiles = Array.from({ length: this.count }, (_, sample) => {
       const side = this.sides(sample).find(({ label }) => label === "after");
       const name = this.nameOf(sample);
@@ -139,7 +142,7 @@ class CompareWidget {
   /** What the user has chosen goes with the workflow, but into no prompt. */
   keep() {
     const { mode, left, right, position } = this.comparison.chosen;
-    const view = { mode, left, right, position, sample: this.sample, grid: this.showsGrid };
+    const view = { mode, left, right, position, sample: this.sample, grid: this.wantsGrid };
     if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
     this.node.properties[CHOSEN] = view;
     clearTimeout(this.timer); // one step of undo for a whole move
@@ -202,7 +205,7 @@ class CompareWidget {
   }
 
   toggle() {
-    this.showsGrid = !this.showsGrid;
+    this.wantsGrid = !this.wantsGrid;
     this.draw();
     this.keep();
   }

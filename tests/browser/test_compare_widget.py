@@ -214,3 +214,6 @@ def test_checkpoints_are_a_grid_whose_cells_open_and_can_be_kept(page, widget, s
         grid.get_by_label("Use step 750 at 0.5").click()
     assert answer.value.request.post_data_json == {"lora": "gone", "step": 750}
     page.get_by_text("There is no LoRA 'gone' in ComfyUI's loras folder.").wait_for()
+    page.get_by_role("button", name="Grid").click()
+    page.locator(".pairlora-compare .pairlora-stage").wait_for()
+    assert not grid.is_visible()
