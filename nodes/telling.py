@@ -5,15 +5,19 @@ ComfyUI's own progress text, which names a node's number only and so appears on 
 last is kept, for a page that is loaded again.
 """
 import logging
+import math
 import time
 from collections import deque
+from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
+import torch
 from aiohttp import web
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
+from ..trainer.plan import Plan
 from ..trainer.run.listener import Listener
 
 WHOLE = 20  # the first steps are all told; after them
@@ -63,6 +67,9 @@ class Telling(Listener):
         }
         self.steps, self.bar = steps, comfy.utils.ProgressBar(steps)
         self.text, self.warnings, self.sent = "", [], 0.0
+        self.key = None  # of the run, once it is known
+        self.told = {"step": 0, "loss": None, "held_out": None, "plan": "", "verdict": None, "copies": []}
+        self.changed = 0
         self.done = deque(maxlen=WINDOW + 1)  # when the last steps were, in seconds
         self.asked_to_stop = False
 
@@ -78,18 +85,44 @@ class Telling(Listener):
             text = f"Cancelled{at}" if cancelled else f"Failed{at}: {str(error) or kind.__name__}"
             self._send(text, ended=True, failed=True)
 
+    def run(self, folder: Path) -> None:
+        self.key = folder.name[-10:]
+
     def phase(self, text: str) -> None:
         self._send(text)
 
+    def plan(self, plan: Plan) -> None:
+        self.told["plan"] = str(plan)
+
     def step(self, step: int, loss: float) -> None:
         self.bar.update_absolute(step, self.steps)
+        self.told |= {"step": step, "loss": loss}
         now = time.monotonic()
         self.done.append(now)
         text = f"step {step}/{self.steps}  loss {loss:.4f}{self._left(step)}"
         if step % LOGGED == 0 or step == self.steps:
             logging.info(f"PairLoRA: {text}")
-        if step <= WHOLE or step == self.steps or now - self.sent >= PAUSE:
+        first = step <= WHOLE and self.client not in pages  # which draws the history
+        if first or step == self.steps or now - self.sent >= PAUSE:
             self._send(text)
+
+    def score(self, step: int, loss: float) -> None:
+        self.told["held_out"] = loss if math.isfinite(loss) else None  # a page can read no NaN
+        self._change()
+
+    def preview(self, step: int, pictures: list[Path]) -> None:
+        self._change()
+
+    def checkpoint(self, step: int) -> None:
+        self._change()
+
+    def verdict(self, text: str) -> None:
+        self.told["verdict"] = text
+        self._change()
+
+    def copy(self, step: int, name: str) -> None:
+        self.told["copies"] = [*self.told["copies"], name]
+        self._change()
 
     def should_stop(self) -> bool:
         return self.asked_to_stop
@@ -104,19 +137,31 @@ class Telling(Listener):
         self.warnings.clear()  # the report has them
         self._send(text, ended=True)
 
+    def _change(self) -> None:
+        """There is more in the run's folder; what is told grows, also over other trainings and a restart."""
+        self.changed = time.time_ns() // 1_000_000
+
+    def _pace(self) -> float | None:
+        """Seconds a step, once that can be known: the first step also loads and compiles."""
+        steps = len(self.done) - 1
+        return (self.done[-1] - self.done[0]) / steps if steps >= 2 and self.done[-1] - self.done[0] >= KNOWN else None
+
     def _left(self, step: int) -> str:
-        """How long the rest takes, once that can be known: the first step also loads and compiles."""
-        seconds, steps = self.done[-1] - self.done[0], len(self.done) - 1
-        if steps < 2 or seconds < KNOWN:
+        """How long the rest takes."""
+        if (pace := self._pace()) is None:
             return ""
-        minutes, seconds = divmod(round(seconds / steps * (self.steps - step)), 60)
+        minutes, seconds = divmod(round(pace * (self.steps - step)), 60)
         hours, minutes = divmod(minutes, 60)
         return f"  {hours}:{minutes:02}:{seconds:02} left" if hours else f"  {minutes}:{seconds:02} left"
 
     def _send(self, text: str, ended: bool = False, failed: bool = False) -> None:
         begun, self.text, self.sent = bool(self.text), text, time.monotonic()
-        state = {"when": time.time(), "text": text, "warnings": [*self.warnings], "ended": ended, "failed": failed}
-        word = {**self.about, **state}
+        pace = self._pace()
+        word = {
+            **self.about, "when": time.time(), "text": text, "warnings": [*self.warnings], "ended": ended, "failed": failed,
+            "key": self.key, **self.told, "steps": self.steps, "seconds_a_step": pace,
+            "left": pace and pace * (self.steps - self.told["step"]), "memory": _memory(), "changed": self.changed,
+        }  # fmt: skip
         self._keep(word)
         if self.client in pages:
             PromptServer.instance.send_sync("pairlora_train", word, self.client)
@@ -129,3 +174,12 @@ class Telling(Listener):
         last[key] = word, self.client
         if len(last) > KEPT:
             del last[next(iter(last))]
+
+
+def _memory() -> dict[str, int] | None:
+    """Bytes of the device's memory that are used, and all of it; None on the CPU, whose is that of everything else too."""
+    device = comfy.model_management.get_torch_device()
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return {"used": total - free, "total": total}

@@ -14,6 +14,7 @@ from .checkpoints import Checkpoints, Place
 from .places import whole
 
 LAYOUT = 1
+ASKED = ("stop", "preview", "copy")  # files by which others ask for it
 PAUSE = 1.0  # seconds between two looks at a file that others may write
 WRITTEN = 1.0  # seconds after which metrics are handed to the system
 
@@ -66,20 +67,36 @@ class Folder:
                 unfinished.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
             yield
         finally:
-            with contextlib.suppress(OSError):
-                holder.unlink(missing_ok=True)
+            self.done(*ASKED, holder.name)
             lock.release()
 
-    def should_stop(self) -> bool:
-        """Whether someone has asked for the training to end with the LoRA so far."""
-        if (now := time.monotonic()) - self._looked < PAUSE:
-            return False
-        self._looked = now
-        return (self.path / "stop").exists()
+    def ask(self, what: str) -> None:
+        """Ask whoever trains this for one of ``ASKED``."""
+        (self.path / what).touch()
 
-    def stopped(self) -> None:
-        with contextlib.suppress(OSError):
-            (self.path / "stop").unlink(missing_ok=True)
+    def asked(self) -> set[str]:
+        """What of ``ASKED`` someone has asked for; looked up once a second at most."""
+        if (now := time.monotonic()) - self._looked < PAUSE:
+            return set()
+        self._looked = now
+        return {what for what in ASKED if (self.path / what).exists()}
+
+    def done(self, *what: str) -> None:
+        """What was asked for is done."""
+        for name in what:
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink(missing_ok=True)
+
+    def copies(self) -> list[str]:
+        """The names of the copies in the loras folder that were asked for."""
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(found := json.loads((self.path / "copies.json").read_text(encoding="utf-8")), list):
+                return found
+        return []
+
+    def copied(self, name: str) -> None:
+        with whole(self.path / "copies.json") as unfinished:
+            unfinished.write_text(json.dumps([*self.copies(), name]), encoding="utf-8")
 
 
 class Metrics:

@@ -66,7 +66,7 @@ class Keeper(Watch):
         self.losses.append(loss)
         self.listener.step(state.step, loss)
         memory.check_interrupted()
-        self.stopping = self.listener.should_stop() or self.folder.should_stop()
+        self.stopping = self.listener.should_stop() or "stop" in self.folder.asked()
         due = self._score_is_due(state.step) or state.step in self.shown or self._checkpoint_is_due(state.step)
         return self.stopping or due
 

@@ -62,6 +62,7 @@ def train_once(job: Job, places: Places, listener: Listener) -> Result:
     """
     name, warnings, listener = str(lora_path(job.name)), job.warnings(), Remembering(listener)
     record = _record(job, places, name, job.steps)
+    listener.run(record.folder)
     if note := record.read():
         return _result(job, record, note, places, name, warnings)
 
@@ -153,7 +154,6 @@ def _trained(
         except OSError as error:
             listener.warning(str(error))
         raise
-    folder.stopped()
     try:
         keeper.keep()
     except OSError as error:  # the LoRA is there all the same
