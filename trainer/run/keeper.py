@@ -14,14 +14,19 @@ from ..scores import held_out_loss, interval
 from ..state import State
 from ..watch import Watch
 from .checkpoints import Best, Place
+from .copies import Copies
 from .folder import Folder, Metrics
 from .job import Job
 from .listener import Listener
 from .previews import Previews, when
+from .verdict import verdict
 
 COST = 50  # times as long as the last checkpoint took, the next one waits: under 2 % of the time
 SPIKE = 10  # times the median of the losses before it
 SEEN = 100  # of them
+TOLD = 10.0  # seconds at least between two verdicts while it trains
+
+NO_PREVIEW = "There are no held-out pairs to show: connect some to held_out, with previews above 0 in Training Settings."
 
 
 class Keeper(Watch):
@@ -29,10 +34,12 @@ class Keeper(Watch):
 
     def __init__(
         self, job: Job, folder: Folder, metrics: Metrics, held_out: Sequence[Encoded], previews: Previews | None,
-        listener: Listener, best: Best | None, before: float,
+        copies: Copies, listener: Listener, best: Best | None, before: float, same: float,
     ):  # fmt: skip
-        """``best`` is what an earlier try has found, which took ``before`` seconds."""
-        self.previews, self.shown = previews, when(job) if previews else set()
+        """``best`` is what an earlier try has found, which took ``before`` seconds; ``same`` is how many of the samples are
+        ``alike``."""
+        self.previews, self.shown, self.copies = previews, when(job) if previews else set(), copies
+        self.wanted: set[str] = set()  # that someone has asked for
         self.job, self.folder, self.metrics, self.listener = job, folder, metrics, listener
         self.held_out, self.best, self.used = held_out, best, None
         self.last = None  # held-out loss at the last step, and of the average there
@@ -42,6 +49,7 @@ class Keeper(Watch):
         self.kept = -1  # step of the newest checkpoint
         self.kept_at, self.cost = time.monotonic(), 0.0
         self.losses: deque[float] = deque(maxlen=SEEN)
+        self.same, self.judged_at, self.judging = same, time.monotonic(), 0.0
         self.begun, self.stopping = time.monotonic() - before, False
         self.spent = dict.fromkeys(("scores", "previews", "checkpoints"), 0.0)  # seconds of them
 
@@ -66,9 +74,10 @@ class Keeper(Watch):
         self.losses.append(loss)
         self.listener.step(state.step, loss)
         memory.check_interrupted()
-        self.stopping = self.listener.should_stop() or "stop" in self.folder.asked()
+        asked = self.folder.asked()
+        self.stopping, self.wanted = self.listener.should_stop() or "stop" in asked, asked - {"stop"}
         due = self._score_is_due(state.step) or state.step in self.shown or self._checkpoint_is_due(state.step)
-        return self.stopping or due
+        return self.stopping or bool(self.wanted) or due
 
     def between(self, state: State) -> bool:
         first, self.state = self.state is None, state
@@ -78,11 +87,19 @@ class Keeper(Watch):
         if self.held_out and (self._score_is_due(state.step) or ends):
             with self._timed("scores"):
                 self._score(state, ends)
-        if self.previews and (state.step in self.shown or ends):
+        if "copy" in self.wanted:
+            self._copy(state)
+        if "preview" in self.wanted and not self.previews:
+            self.warning(NO_PREVIEW)
+        if self.previews and (state.step in self.shown or ends or "preview" in self.wanted):
             with self._timed("previews"):
                 self._show(state.step)
+        self.folder.done(*self.wanted)
+        self.wanted = set()
         if not first and not ends and self._checkpoint_is_due(state.step):  # at the end the LoRA itself is saved first
             self.keep()
+        if not first and not ends:  # the report has the last
+            self._judge()
         return not self.stopping
 
     # what it does
@@ -111,6 +128,7 @@ class Keeper(Watch):
         self.folder.checkpoints.prune(self.job.steps, self.job.cooling)
         self.kept, self.kept_at = state.step, time.monotonic()
         self.cost = self.kept_at - begun
+        self.listener.checkpoint(state.step)
 
     def best_step(self, chosen: str) -> int:
         """The step that one of the ``candidates`` is of."""
@@ -165,6 +183,26 @@ class Keeper(Watch):
             return
         self._note(step, of=self.job.scored_on, preview=asdict(likeness), **({} if step else {"copied": asdict(self.previews.copied())}))
         self.listener.preview(step, files)
+
+    def _copy(self, state: State) -> None:
+        """None is worth a training: where it fails, that is told."""
+        try:
+            name = self.copies.make(state, self.seconds, self.used)
+        except Exception as error:
+            if memory.is_interrupt(error):
+                raise
+            self.warning(f"The LoRA of step {state.step} was not copied: {str(error) or type(error).__name__}")
+            return
+        self.listener.copy(state.step, name)
+
+    def _judge(self) -> None:
+        """Tell the verdict on what there is. It takes under 2 % of the time."""
+        if (begun := time.monotonic()) - self.judged_at < max(TOLD, COST * self.judging):
+            return
+        told = self.metrics.read(self.job.steps, self.job.cooling, self.job.scored_on)
+        self.listener.verdict(verdict(told, self.job.learning_rate, self.same).text)
+        self.judged_at = time.monotonic()
+        self.judging = self.judged_at - begun
 
     def _score_is_due(self, step: int) -> bool:
         return bool(self.held_out) and step % self.every == 0

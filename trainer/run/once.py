@@ -18,6 +18,7 @@ from ..lora import files, inject
 from ..plan import Plan, choose, gigabytes
 from ..scores import alike
 from ..state import State
+from .copies import Copies
 from .folder import Folder, Metrics
 from .job import Dataset, Job
 from .keeper import Keeper
@@ -139,12 +140,13 @@ def _trained(
         logging.info(f"PairLoRA: goes on from step {saved.step}")
     elif job.start:
         state.begin_with(job.start)
-    begun = state.step
-    keeper = Keeper(job, folder, metrics, held_out, previews, listener, best, before)
+    begun, same = state.step, alike(trained)
+    copies = Copies(job, folder, Path(places.loras), name)
+    keeper = Keeper(job, folder, metrics, held_out, previews, copies, listener, best, before, same)
     try:
         train(job.model, trained, job.settings, job.steps, job.learning_rate, keeper, plan, state)
         stopped, record = state.step < job.steps, _record(job, places, name, state.step)
-        note = _finish(job, record, keeper, name, begun, alike(trained))
+        note = _finish(job, record, keeper, name, begun, same)
     except FloatingPointError as error:
         kept = f" The checkpoint of step {keeper.kept} is kept." if keeper.kept > 0 else ""
         raise FloatingPointError(f"{error}{kept}") from error
@@ -185,6 +187,7 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
         f"{sum(losses[-tenth:]) / tenth:.4f} at last"
     )
     found = verdict(told, job.learning_rate, same)
+    keeper.listener.verdict(found.text)
     note = {
         "files": {}, "report": report, "memory": f"Memory: {keeper.used}", "seconds": seconds, "sha256": checksums,
         "resumed_from": begun, "spent": keeper.spent, "scored_on": job.scored_on, "best": list(loras)[-1], "verdict": found.kind, "lines": [found.text],

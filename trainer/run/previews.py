@@ -60,6 +60,7 @@ class Previews:
         self.samples = [sample for sample in samples if sample.name in names]
         found = {sample.name: sample for sample in job.held_out.samples}
         self.pictures = {name: job.held_out.images(found[name]) for name in names}
+        self._paired = False
 
     def copied(self) -> Likeness:
         """How near the inputs themselves are to the targets."""
@@ -73,14 +74,25 @@ class Previews:
             )
             for sample in self.samples
         }  # fmt: skip
-        files = []
-        for i, picture in enumerate(made.values(), 1):
-            file = self.folder / f"step{step:06}-{i}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with whole(file) as unfinished:
-                _image(picture).save(unfinished, "PNG")
-            files.append(file)
+        self._write_pairs()
+        files = [self._write(f"step{step:06}-{i}.png", picture) for i, picture in enumerate(made.values(), 1)]
         return files, self._likeness(made)
+
+    def _write_pairs(self) -> None:
+        """What the pictures are made from and should become, once."""
+        if not self._paired:
+            for i, sample in enumerate(self.samples, 1):
+                first, *_, target = self.pictures[sample.name]
+                self._write(f"pair-{i}-input.png", first)
+                self._write(f"pair-{i}-target.png", target)
+        self._paired = True
+
+    def _write(self, name: str, picture: np.ndarray) -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as unfinished:
+            _image(picture).save(unfinished, "PNG")
+        return file
 
     def _likeness(self, made: dict[str, np.ndarray]) -> Likeness:
         values: dict[str, list[float]] = {}

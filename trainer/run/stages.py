@@ -58,6 +58,12 @@ def keep(output: Path, lora: Path, step: int) -> Path:
         tensors = files.named(tensors, about.get("ss_base_model_version", ""))
     wanted = lora.with_name(f"{lora.stem}_step{step}{SUFFIX}")
     about |= {"modelspec.title": wanted.stem, "ss_output_name": wanted.stem, "ss_steps": str(step)}
+    return beside(wanted, tensors, about)
+
+
+def beside(wanted: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> Path:
+    """Write a LoRA, numbered where another has that name; the file, which is the one that is there where it is the same.
+    Raises OSError when it cannot be written."""
     for file in numbered(wanted):
         if not file.exists():
             with saving_to(file):
