@@ -448,10 +448,19 @@ def train_demo(trainer, plain, demo, tmp_path):
             reading = plain("dataset").Reading(resolution=64, background="white")
             return plain("dataset").open_dataset(folder, reading, cache, lambda *_: None)[0]
 
-    def start(folder, output="output", given=None, **settings):
-        heard = SimpleNamespace(previews=[], warnings=[])
+    def start(folder, output="output", given=None, on_step=lambda folder, step: None, **settings):
+        heard = SimpleNamespace(previews=[], warnings=[], copies=[])
 
         class Hearing(listener.Listener):
+            def run(self, folder):
+                self.folder = folder
+
+            def step(self, step, loss):
+                on_step(self.folder, step)
+
+            def copy(self, step, name):
+                heard.copies.append((step, name))
+
             def preview(self, step, pictures):
                 heard.previews.append((step, pictures))
 
@@ -490,6 +499,48 @@ def test_pictures_and_scores_change_nothing(train_demo, tmp_path):
     last = safetensors.torch.load_file(shown.folder / "step4.safetensors")
     assert not hidden.previews and not alone.previews
     assert same(hidden.result.lora, last) and same(alone.result.lora, last)
+
+
+def ask_at_first(folder, step):
+    if step == 1:
+        for what in ("preview", "copy"):
+            (folder / what).touch()
+
+
+def test_a_preview_and_a_copy_that_are_asked_for_change_nothing(trainer, demo, train_demo, tmp_path, monkeypatch):
+    pairs, given = some_pairs(tmp_path / "pairs", (1, 2)), some_pairs(tmp_path / "given", (3,))
+    wanted = train_demo(pairs, "wanted", given=given)
+    monkeypatch.setattr(trainer("run.folder"), "PAUSE", 0)
+    loras = tmp_path / "output/loras"
+    loras.mkdir(parents=True)
+    (loras / "edit_step1.safetensors").write_bytes(b"of the user")
+    run = train_demo(pairs, given=given, on_step=ask_at_first)
+    assert same(run.result.lora, wanted.result.lora)
+    assert [step for step, _ in run.previews] == [0, 1, 2, 4] and not run.warnings
+    assert run.copies == [(1, "edit_step1_02.safetensors")] and (loras / "edit_step1.safetensors").read_bytes() == b"of the user"
+    assert {"preview", "copy", "copy.trial.safetensors"}.isdisjoint(file.name for file in run.folder.iterdir())
+    with safetensors.safe_open(loras / "edit_step1_02.safetensors", "pt") as file:
+        assert file.metadata()["ss_steps"] == "1"
+    copied = safetensors.torch.load_file(loras / "edit_step1_02.safetensors")
+    trainer("host.apply").check_loads(demo[0], loras / "edit_step1_02.safetensors", copied)
+    assert copied.keys() == run.result.lora.keys() and not same(copied, run.result.lora)
+    seen = trainer("run.history").history(run.folder, 0)
+    assert seen["copies"] == ["edit_step1_02.safetensors"] and seen["inputs"] == [
+        {"pair": 1, "input": "pair-1-input.png", "target": "pair-1-target.png"}
+    ]
+    assert [shown["step"] for shown in seen["previews"]] == [0, 1, 2, 4]
+    assert seen["previews"][1]["pictures"] == [{"pair": 1, "after": "step000001-1.png"}]
+    assert [of["step"] for of in seen["finished"]] == [4] and not seen["training"]
+
+
+def test_a_copy_that_fails_ends_nothing(trainer, train_demo, tmp_path, monkeypatch):
+    pairs = some_pairs(tmp_path / "pairs", (1, 2))
+    wanted = train_demo(pairs, "wanted")
+    monkeypatch.setattr(trainer("run.folder"), "PAUSE", 0)
+    monkeypatch.setattr(trainer("run.copies"), "beside", lambda *_: (_ for _ in ()).throw(OSError("no room")))
+    run = train_demo(pairs, on_step=ask_at_first)
+    assert same(run.result.lora, wanted.result.lora) and not run.copies
+    assert run.warnings[0] == "The LoRA of step 1 was not copied: no room" and "no held-out pairs to show" in run.warnings[1]
 
 
 @pytest.mark.parametrize("error, again", [(torch.cuda.OutOfMemoryError("out of memory"), True), (RuntimeError("no such layer"), False)])
