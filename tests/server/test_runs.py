@@ -1,12 +1,8 @@
 """The panel's routes: what a run has, and asking for things of it."""
 import asyncio
-import uuid
 
 import aiohttp
 import pytest
-import safetensors.torch
-from running import node
-from test_telling import heard, run_as  # noqa: F401  (a fixture)
 
 SMALL = {"folder": "samples/background-removal-held-out", "resolution": 64}
 HOSTILE = ["", "*", "..", "../../models", "0123456789", "01234567??", "0123456789/..", "a" * 10_000, "\0" * 10, "ABCDEF0123"]
@@ -67,56 +63,3 @@ def test_a_key_that_is_none_is_refused(client, server, key):
 @pytest.mark.parametrize("begin", ["-1", "x", "1.5", "9" * 30, "\u0663"])
 def test_a_byte_that_is_none_is_refused(client, begin):
     assert status(client, "GET", "/pairlora/run", params={"key": "0123456789", "from": begin})[0] == 400
-
-
-def test_while_it_trains_it_can_be_asked_for_things(client, server, training, heard):  # noqa: F811
-    graph, page, seen = training(SMALL, name="asked", steps=100_000), uuid.uuid4().hex, {}
-    client.get("/pairlora/told", workflow="asked", client=page)
-
-    def act():
-        async def until(found):
-            for _ in range(600):
-                if result := await asyncio.to_thread(found):
-                    return result
-                await asyncio.sleep(0.1)
-            raise AssertionError("it never came")
-
-        async def asking():
-            training = asyncio.create_task(asyncio.to_thread(run_as, client, graph, page, "asked"))
-            try:
-                folder = await until(lambda: next((server.base / "output/pairlora").glob("asked-*/holder.json"), None))
-                seen["key"] = key = folder.parent.name[-10:]
-                await until(lambda: client.get("/pairlora/run", key=key)["lines"])
-                post = lambda what: status(client, "POST", f"/pairlora/run/{what}", json={"key": key})  # noqa: E731
-                seen["refused"] = await asyncio.to_thread(post, "remove")
-                seen["asked"] = await asyncio.to_thread(post, "copy")
-                seen["copies"] = await until(lambda: client.get("/pairlora/run", key=key)["copies"])
-                seen["training"] = (await asyncio.to_thread(client.get, "/pairlora/run", key=key))["training"]
-                await asyncio.to_thread(post, "stop")
-                await training
-            finally:
-                await asyncio.to_thread(client.post, "/interrupt")
-
-        asyncio.run(asking())
-
-    words = heard(act, page)
-    assert seen["refused"][0] == 409 and "is being trained" in seen["refused"][1]["error"]
-    assert seen["asked"] == (200, {"asked": True}) and seen["training"]
-    (copy,) = seen["copies"]
-    assert copy.startswith("asked_step")
-    tensors = safetensors.torch.load_file(server.base / "models/loras" / copy)
-    final = safetensors.torch.load_file(server.base / "models/loras/asked.safetensors")
-    assert tensors.keys() == final.keys()
-    last = words[-1]
-    assert last["ended"] and not last["failed"] and last["key"] == seen["key"] and last["copies"] == seen["copies"]
-    assert 0 < last["step"] < last["steps"] == 100_000 and last["loss"] > 0 and last["plan"] and last["verdict"]
-    changes = [word["changed"] for word in words]
-    assert changes == sorted(changes) and len({*changes}) > 1
-    steps = [word["when"] for word in words if word["text"].startswith("step ")]
-    assert len(steps) <= 4 * (steps[-1] - steps[0]) + 2, "at most four a second"
-    assert any(word["seconds_a_step"] and word["left"] for word in words)
-    load = node("PairLoRALoad", model=["1", 0], lora=copy, strength=1.0)
-    model = {key: value for key, value in graph.prompt.items() if value["class_type"] == "PairLoRADemoModel"}
-    load["inputs"]["model"] = [next(iter(model)), 0]
-    graph = {**model, "load": load, "show": node("PreviewAny", source=["load", 0])}
-    client.run(graph)

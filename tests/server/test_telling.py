@@ -8,6 +8,7 @@ import uuid
 
 import aiohttp
 import pytest
+import safetensors.torch
 from running import node
 
 from client import TEXT, GraphError
@@ -106,3 +107,54 @@ def test_the_log_has_the_report_and_some_steps_and_no_time_is_left_before_it_is_
     assert all(STEP.match(text) for text in steps)
     assert not any(text.endswith("left") for text in steps[:2]) and steps[-1].endswith("left")
     assert len({text.split()[1] for text in steps[:20]}) == 20, "short trainings are told whole"
+
+
+def test_while_it_trains_it_can_be_asked_for_things(client, server, training, heard):
+    graph, page, seen = training(SMALL, name="asked", steps=100_000), uuid.uuid4().hex, {}
+    client.get("/pairlora/told", workflow="asked", client=page)
+
+    def act():
+        async def until(found):
+            for _ in range(600):
+                if result := await asyncio.to_thread(found):
+                    return result
+                await asyncio.sleep(0.1)
+            raise AssertionError("it never came")
+
+        async def asking():
+            training = asyncio.create_task(asyncio.to_thread(run_as, client, graph, page, "asked"))
+            try:
+                folder = await until(lambda: next((server.base / "output/pairlora").glob("asked-*/holder.json"), None))
+                seen["key"] = key = folder.parent.name[-10:]
+                await until(lambda: client.get("/pairlora/run", key=key)["lines"])
+                post = lambda what: client.post(f"/pairlora/run/{what}", {"key": key})  # noqa: E731
+                seen["refused"] = await asyncio.to_thread(post, "remove")
+                seen["asked"] = await asyncio.to_thread(post, "copy")
+                seen["copies"] = await until(lambda: client.get("/pairlora/run", key=key)["copies"])
+                seen["training"] = (await asyncio.to_thread(client.get, "/pairlora/run", key=key))["training"]
+                await asyncio.to_thread(post, "stop")
+                await training
+            finally:
+                await asyncio.to_thread(client.post, "/interrupt")
+
+        asyncio.run(asking())
+
+    words = heard(act, page)
+    assert "is being trained" in seen["refused"]["error"]
+    assert seen["asked"] == {"asked": True} and seen["training"]
+    (copy,) = seen["copies"]
+    assert copy.startswith("asked_step")
+    tensors = safetensors.torch.load_file(server.base / "models/loras" / copy)
+    final = safetensors.torch.load_file(server.base / "models/loras/asked.safetensors")
+    assert tensors.keys() == final.keys()
+    last = words[-1]
+    assert last["ended"] and not last["failed"] and last["key"] == seen["key"] and last["copies"] == seen["copies"]
+    assert 0 < last["step"] < last["steps"] == 100_000 and last["loss"] > 0 and last["plan"] and last["verdict"]
+    changes = [word["changed"] for word in words]
+    assert changes == sorted(changes) and len({*changes}) > 1
+    steps = [word["when"] for word in words if word["text"].startswith("step ")]
+    assert len(steps) <= 4 * (steps[-1] - steps[0]) + 2, "at most four a second"
+    assert any(word["seconds_a_step"] and word["left"] for word in words)
+    model = {key: value for key, value in graph.prompt.items() if value["class_type"] == "PairLoRADemoModel"}
+    load = node("PairLoRALoad", model=[next(iter(model)), 0], lora=copy, strength=1.0)
+    client.run({**model, "load": load, "show": node("PreviewAny", source=["load", 0])})
