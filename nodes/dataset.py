@@ -19,7 +19,7 @@ from ..trainer.data import archive, images, strips, typed
 from ..trainer.data.cache import Cache
 from ..trainer.data.dataset import PairedDataset, Reading, open_dataset, state, survey
 from ..trainer.data.held_out import FROM, held_out
-from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, natural_key
+from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
 
@@ -107,20 +107,26 @@ def shown(report: Report, background: str) -> dict:
     findings = defaultdict(list)
     for finding in report.findings:
         findings[finding.sample].append({"level": finding.level, "message": finding.message})
-    samples = [
-        {
-            "name": sample.name,
-            "caption": report.captions.get(sample.name, ""),
-            "image": _strip(sample, colour),
-            "findings": findings[sample.name],
-        }
-        for sample in report.found.samples[:SHOWN]
-    ]
+    def sheet(chosen: list[Sample]) -> list[dict]:
+        return [
+            {
+                "name": sample.name,
+                "caption": report.captions.get(sample.name, ""),
+                "image": _strip(sample, colour),
+                "findings": findings[sample.name],
+            }
+            for sample in chosen
+        ]
+
+    troubled = [sample for sample in report.found.samples if findings[sample.name]]
+    samples = report.found.samples[:SHOWN]
+    samples += [sample for sample in troubled if sample not in samples][:SHOWN]  # the page can show these alone
     return {
         "folder": report.name,
         "layout": report.found.layout,
         "counts": report.counts(),
-        "samples": samples,
+        "samples": sheet(samples),
+        "left_out": sheet(list(report.found.left_out)[:LINES]),
         "more": len(report.found.samples) - len(samples),
         "findings": [vars(finding) for finding in report.grouped()[:LINES]],
         "unused": [{"file": file, "reason": reason} for file, reason in report.found.unused[:LINES]],
