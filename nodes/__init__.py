@@ -2,7 +2,7 @@
 from comfy_api.latest import ComfyExtension
 
 from . import apply, checkpoints, collect, compare, dataset, demo, limits, save_pair, train
-from . import editing, routes  # noqa: F401  (they register themselves)
+from . import routes  # noqa: F401  (it registers itself)
 
 
 class PairLoRAExtension(ComfyExtension):

@@ -16,7 +16,7 @@ from aiohttp import web
 from PIL import Image
 from server import PromptServer
 
-from ..trainer.data import captions, images, lists, pixels, report
+from ..trainer.data import captions, images, lists, pixels, report, writing
 from ..trainer.data.dataset import PairedDataset
 from ..trainer.data.pairs import LEFT_OUT, DatasetError, Match, Sample, match
 from ..trainer.data.text import printable
@@ -53,7 +53,7 @@ def answer(path: str, method: Callable, work: Callable[[dict], dict | bytes]) ->
             asked = await request.json() if request.method == "POST" else dict(request.query)
             result = await asyncio.to_thread(work, asked)
         except (ValueError, TypeError, OSError, OverflowError, RecursionError, LookupError) as error:  # what a request may hold
-            status = 409 if isinstance(error, captions.Changed) else 400
+            status = 409 if isinstance(error, writing.Changed) else 400
             return web.json_response({"error": str(error)}, status=status)
         if isinstance(result, bytes):
             return web.Response(body=result, content_type="image/png", headers={"Cache-Control": "no-cache"})
@@ -150,7 +150,7 @@ def caption(asked: dict) -> dict:
     there is none."""
     found, sample = find(asked)
     file = caption_file(sample)
-    version = captions.version(file)
+    version = writing.version(file)
     text, remark = captions.read(file) if version else ("", None)
     return {"file": found.relative(file), "text": text, "version": version, "remark": remark}
 
@@ -161,7 +161,7 @@ def save_caption(asked: dict) -> dict:
         writable(asked)
         found, sample = find(asked)
         shown = field(asked, "version") if asked.get("version") is not None else None
-        captions.write(caption_file(sample), field(asked, "text"), shown)
+        writing.rewrite(caption_file(sample), captions.encoded(field(asked, "text")), shown)
     return caption(asked)
 
 
@@ -170,21 +170,20 @@ def leave_out(asked: dict) -> dict:
     with _writing:
         writable(asked)
         found, sample = find(asked)
-        file = found.left_out.get(sample)
-        if asked.get("out") is True and file is None:
-            file = found.folder / LEFT_OUT
-            version = captions.version(file)
-            lines = lines_of(file) if version else []
-            captions.write(file, "".join([*lines, *(["\n"] if lines and not lines[-1].endswith("\n") else []), sample.name, "\n"]), version)
-        elif asked.get("out") is not True and file is not None:
-            version = captions.version(file)
-            captions.write(file, "".join(line for line in lines_of(file) if lists.name(line) != sample.name), version)
+        file = found.left_out.get(sample) or found.folder / LEFT_OUT
+        version = writing.version(file)
+        lines = [line for line in lines_of(file) if lists.name(line) != sample.name] if version else []
+        if asked.get("out") is True:
+            if len(sample.name.splitlines()) > 1 or lists.name(sample.name) != sample.name:
+                raise DatasetError(f"{sample.name!r} cannot stand on a line of {LEFT_OUT}. Rename its files first.")
+            lines.append(sample.name)
+        writing.rewrite(file, "".join(f"{line}\n" for line in lines).encode(), version)
     return {}
 
 
 def lines_of(file: Path) -> list[str]:
     try:
-        return file.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
+        return file.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DatasetError(f"{file.name} is not UTF-8 text. Save it as UTF-8.") from error
 

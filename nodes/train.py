@@ -16,7 +16,7 @@ from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
 from ..trainer.run.places import Places, lora_path
-from . import limits, upstream
+from . import editing, limits, upstream
 from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling

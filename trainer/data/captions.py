@@ -1,7 +1,5 @@
 """Reading and writing caption files without ever mangling them."""
 import codecs
-import hashlib
-import os
 from pathlib import Path
 
 from .pairs import DatasetError
@@ -36,39 +34,9 @@ def read(path: Path) -> tuple[str, str | None]:
     return stripped("\n".join(text.split("\r\n")).replace("\r", "\n")), remark
 
 
-class Changed(DatasetError):
-    """A file is another than the one that was shown."""
-
-
-def version(path: Path) -> str | None:
-    """A hash of a file's bytes, or None where there is none."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return None
-
-
-def write(path: Path, text: str, shown: str | None) -> None:
-    """Put a text into a file whole, as UTF-8; ``shown`` is its version as it was read, None where there was no file.
-
-    Raises:
-        Changed: the file is another by now; it stays as it is.
-        DatasetError: the text is no caption, or the file is a link.
-        OSError: it cannot be written.
-    """
+def encoded(text: str) -> bytes:
+    """What a caption file holds; raises DatasetError where it could not be read back."""
     data = printable(text).encode()
     if len(data) > LONGEST or "\0" in text:
-        raise DatasetError(f"{path.name} was not saved: a caption has at most {LONGEST} bytes, and none of them is zero.")
-    if path.is_symlink():
-        raise DatasetError(f"{path.name} is a link. Edit the file that it leads to.")
-    unfinished = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if version(path) != shown:
-            raise Changed(f"{path.name} has changed on disk meanwhile, so it was not saved. Open it again to see what it says now.")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise DatasetError(f"It was not saved: a caption has at most {LONGEST:,} bytes, and none of them is zero.")
+    return data
