@@ -1,8 +1,7 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, checkpoints, collect, compare, dataset, demo, limits, save_pair, train
-from . import routes  # noqa: F401  (it registers itself)
+from . import apply, checkpoints, collect, compare, dataset, demo, limits, routes, save_pair, train  # noqa: F401  (routes)
 
 
 class PairLoRAExtension(ComfyExtension):
