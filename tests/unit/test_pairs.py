@@ -438,7 +438,7 @@ def test_what_left_out_txt_names_is_no_sample_and_its_files_are_named(pairs, tmp
     found = pairs.match(tmp_path)
     assert list(names(found)) == ["a"] and [sample.name for sample in found.left_out] == ["b", "é"]
     assert [file for file, reason in found.unused if reason == "left out by left_out.txt"] == [
-        "b_start.png", "b_end.png", "b.txt", "é_start.png", "é_end.png"
+        "b.txt", "b_end.png", "b_start.png", "é_end.png", "é_start.png"
     ]  # fmt: skip
     assert [(f.level, f.message[:40]) for f in found.findings] == [
         ("note", "left out by left_out.txt: b, é"), ("warning", "left_out.txt names c, which is no comple")
