@@ -354,10 +354,7 @@ async function ran(prompt, nodeId, found) {
 app.registerExtension({
   name: "pairlora.dataset",
   setup() {
-    api.addEventListener("executed", ({ detail }) => {
-      const [result] = detail.output?.pairlora_dataset ?? [];
-      if (result) ran(detail.prompt_id, detail.node, { result });
-    });
+    api.addEventListener("pairlora_dataset", ({ detail: { prompt_id, node, result } }) => ran(prompt_id, node, { result }));
     api.addEventListener("execution_error", ({ detail }) => {
       ran(detail.prompt_id, detail.node_id, { error: detail.exception_message.trim() });
     });
