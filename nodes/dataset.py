@@ -179,7 +179,8 @@ def tell(before: str, result: dict) -> None:
         del checked[next(iter(checked))]
     context, server = get_executing_context(), PromptServer.instance
     about = {"prompt_id": context.prompt_id, "node": context.node_id, "result": result}
-    server.send_sync("pairlora_dataset", about, server.client_id)
+    if server.client_id is not None:
+        server.send_sync("pairlora_dataset", about, server.client_id)
 
 
 def called(chosen: Path) -> str:

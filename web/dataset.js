@@ -13,8 +13,8 @@ const AGAIN = 3000; // ms until it is looked at again, since its files may chang
 const SHARE = 20; // but at least this many times as long as a look takes
 const HEIGHT = 320; // px that the widget has at least
 
-// What runs have found, with pixels, and what a preview of the same inputs said then: as long as it says the same, no
-// file has changed. By the inputs as keyOf gives them: {result, error, preview}
+// What stopped runs, and what a preview of the same inputs said then: as long as it says the same, no file has changed. By
+// the inputs as keyOf gives them: {error, preview}. What runs found in the pixels, the preview says itself.
 const runs = new Map();
 const keyOf = (inputs) => JSON.stringify(INPUTS.map((name) => inputs[name]));
 
@@ -137,21 +137,23 @@ class DatasetWidget {
     this.linked = !("folder" in typed && "path" in typed);
     if (this.linked) return found.error ? this.message(found.error, "error") : this.show(found);
     const key = keyOf(typed), known = this.preview.key === key;
+    runs.delete(key);
+    if (found.result) return this.schedule(0);
     runs.set(key, { ...found, preview: known ? this.preview.text : null });
     known ? this.draw() : this.schedule(0);
   }
 
-  /** Show what a run found in the files as they are or, if none did, what the preview found. */
+  /** Show what the preview found, and what stopped a run on the files as they are. */
   draw() {
     if (this.editor) return;
     const { key, text } = this.preview, run = runs.get(key);
     if (run) run.preview ??= text;
-    const found = run?.preview === text ? run : {};
-    const state = JSON.stringify([text, found]);
+    const error = run?.preview === text ? run.error : undefined;
+    const state = JSON.stringify([text, error]);
     if (state === this.drawn) return; // else scrolling and opened parts would be lost
     this.drawn = state;
-    const result = found.result ?? JSON.parse(text);
-    result.error ? this.message(result.error, "error") : this.show({ result, error: found.error });
+    const result = JSON.parse(text);
+    result.error ? this.message(result.error, "error") : this.show({ result, error });
   }
 
   message(text, level = "note") {
