@@ -115,6 +115,7 @@ class DatasetWidget {
     if (!inputs) return this.linked || this.message("The folder comes from another node: queue to see it.");
     const key = keyOf(inputs), known = this.preview.key === key;
     if (known && (document.hidden || !this.element.checkVisibility())) return this.schedule(AGAIN);
+    if (!known) this.editor = null; // it was of another folder
     const request = ++this.request, start = performance.now();
     let text;
     try {
@@ -270,13 +271,14 @@ class DatasetWidget {
   /** Turn a sample's caption into a field; Ctrl+Enter saves, Esc leaves it as it was. */
   async edit(sample, figure) {
     if (this.editor) throw new Error("Save or close the other caption first.");
-    const { file, text, version, remark } = await this.ask("caption", { sample });
+    const { folder, path } = this.inputs(), about = { folder, path, sample }; // of now, whatever is chosen meanwhile
+    const { file, text, version, remark } = await this.ask("caption", about);
     if (this.editor || !figure.isConnected) return;
     const field = el("textarea", { value: text, rows: 4, ariaLabel: `Caption of ${sample}`, spellcheck: true });
     const note = el("small", { textContent: remark ? `${file} ${remark}. Saving writes UTF-8.` : version ? file : `new file ${file}` });
     const failed = el("small", { className: "pairlora-error", role: "alert" });
     const close = () => {
-      this.editor.remove();
+      this.editor?.remove();
       this.editor = null;
       figure.classList.remove("pairlora-edited");
       this.drawn = null;
@@ -285,7 +287,7 @@ class DatasetWidget {
     const save = async () => {
       failed.textContent = "";
       try {
-        await this.ask("caption", { sample, text: field.value, version }, "POST");
+        await this.ask("caption", { ...about, text: field.value, version }, "POST");
       } catch (error) {
         failed.textContent = error.message;
         return;
@@ -305,6 +307,7 @@ class DatasetWidget {
     figure.classList.add("pairlora-edited");
     figure.append(this.editor);
     field.focus();
+    this.body.scrollTop += Math.max(0, this.editor.getBoundingClientRect().bottom - this.body.getBoundingClientRect().bottom);
   }
 
   async send(files) {
