@@ -10,7 +10,12 @@ const HEIGHT = 420; // px that the widget has at least
 const KEPT = "pairlora_pictures", CHOSEN = "pairlora_view"; // properties of the node: saved, and in no prompt
 const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
+const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
 const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
+
+// What came last, by node: an undo goes back to the properties that it had before that.
+const latest = new Map();
+const keyOf = (node) => `${node.graph?.id}:${node.id}`;
 
 class CompareWidget {
   constructor(node) {
@@ -44,13 +49,14 @@ class CompareWidget {
     const { onConfigure } = node;
     node.onConfigure = (...args) => {
       onConfigure?.apply(node, args);
-      this.show(node.properties[KEPT] ?? []);
+      this.show(node.properties[KEPT] ?? latest.get(keyOf(node)) ?? []);
     };
   }
 
   /** Take what a run has put out, and keep the files' names with the workflow. */
   ran(images) {
     this.node.properties[KEPT] = images;
+    latest.set(keyOf(this.node), images);
     this.show(images);
   }
 
@@ -62,15 +68,17 @@ class CompareWidget {
     this.empty.hidden = images.length > 0;
     this.full.hidden = !images.length;
     const cells = this.cells();
-    this.gridButton.hidden = !cells.length;
-    this.showsGrid = cells.length > 0 && (chosen.grid ?? true);
+    this.hasGrid = cells.length > 0;
+    this.wantsGrid = chosen.grid ?? true;
     this.drawStrip();
     this.drawGrid(cells);
     this.draw(chosen);
   }
 
   of(sample) {
-    return this.images.filter((image) => image.sample === sample || image.sample === null);
+    return this.images
+      .filter((image) => image.sample === sample || image.sample === null)
+      .sort((a, b) => ORDER.indexOf(a.side) - ORDER.indexOf(b.side));
   }
 
   nameOf(sample) {
@@ -78,10 +86,8 @@ class CompareWidget {
   }
 
   sides(sample = this.sample) {
-    const order = ["input", "input 2", "input 3", "before", "after", "target"], name = this.nameOf(sample);
-    return this.of(sample)
-      .map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }))
-      .sort((a, b) => order.indexOf(a.label) - order.indexOf(b.label));
+    const name = this.nameOf(sample);
+    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }));
   }
 
   draw(chosen = {}) {
@@ -95,12 +101,15 @@ class CompareWidget {
     }
     this.strip.children[this.sample]?.scrollIntoView?.({ block: "nearest", inline: "nearest" });
     for (const button of this.steps) button.disabled = this.count < 2;
-    this.grid.hidden = !this.showsGrid;
-    this.gridButton.ariaPressed = String(this.showsGrid);
+    const grid = this.hasGrid && this.wantsGrid;
+    this.gridButton.hidden = !this.hasGrid;
+    this.gridButton.ariaPressed = String(grid);
+    this.grid.hidden = !grid;
+    for (const part of [this.comparison.element, this.scores]) part.hidden = grid;
+    this.strip.hidden = grid || this.count < 2;
   }
 
   drawStrip() {
-    this.strip.hidden = this.count < 2;
     const tiles = Array.from({ length: this.count }, (_, sample) => {
       const side = this.sides(sample).find(({ label }) => label === "after");
       const name = this.nameOf(sample);
@@ -133,7 +142,7 @@ class CompareWidget {
   /** What the user has chosen goes with the workflow, but into no prompt. */
   keep() {
     const { mode, left, right, position } = this.comparison.chosen;
-    const view = { mode, left, right, position, sample: this.sample, grid: this.showsGrid };
+    const view = { mode, left, right, position, sample: this.sample, grid: this.wantsGrid };
     if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
     this.node.properties[CHOSEN] = view;
     clearTimeout(this.timer); // one step of undo for a whole move
@@ -196,7 +205,7 @@ class CompareWidget {
   }
 
   toggle() {
-    this.showsGrid = !this.showsGrid;
+    this.wantsGrid = !this.wantsGrid;
     this.draw();
     this.keep();
   }
