@@ -14,12 +14,14 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+from server import PromptServer
 
 from ..trainer.data import archive, images, strips, typed
 from ..trainer.data.cache import Cache
 from ..trainer.data.dataset import PairedDataset, Reading, open_dataset, state, survey
 from ..trainer.data.held_out import FROM, held_out
-from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, natural_key
+from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
 
@@ -28,7 +30,10 @@ PACK = Path(__file__).parents[1]
 SHOWN = 60  # samples on the contact sheet
 LINES = 200  # of each section of the report
 OFFERED = IMAGE_SUFFIXES | {".heic", ".heif"}  # images, also those that the report says to convert
+KEPT = 20  # results of runs
 LOOKED_AT = 1000  # entries of a folder, to see whether it is one of images
+
+checked: dict[str, dict] = {}  # what runs have found, by what the survey of the same files says as JSON
 
 
 def sample_folders() -> list[str]:
@@ -107,20 +112,26 @@ def shown(report: Report, background: str) -> dict:
     findings = defaultdict(list)
     for finding in report.findings:
         findings[finding.sample].append({"level": finding.level, "message": finding.message})
-    samples = [
-        {
-            "name": sample.name,
-            "caption": report.captions.get(sample.name, ""),
-            "image": _strip(sample, colour),
-            "findings": findings[sample.name],
-        }
-        for sample in report.found.samples[:SHOWN]
-    ]
+    def sheet(chosen: list[Sample]) -> list[dict]:
+        return [
+            {
+                "name": sample.name,
+                "caption": report.captions.get(sample.name, ""),
+                "image": _strip(sample, colour),
+                "findings": findings[sample.name],
+            }
+            for sample in chosen
+        ]
+
+    troubled = [sample for sample in report.found.samples if findings[sample.name]]
+    samples = report.found.samples[:SHOWN]
+    samples += [sample for sample in troubled if sample not in samples][:SHOWN]  # the page can show these alone
     return {
         "folder": report.name,
         "layout": report.found.layout,
         "counts": report.counts(),
-        "samples": samples,
+        "samples": sheet(samples),
+        "left_out": sheet(list(report.found.left_out)[:LINES]),
         "more": len(report.found.samples) - len(samples),
         "findings": [vars(finding) for finding in report.grouped()[:LINES]],
         "unused": [{"file": file, "reason": reason} for file, reason in report.found.unused[:LINES]],
@@ -146,12 +157,30 @@ def _strip(sample, colour) -> dict:
 def preview(
     folder="", default_caption="", trigger_word="", resolution=1024, background=images.AS_LOADED, strict=False, path=""
 ) -> dict:  # fmt: skip
-    """What the node shows before it has run: names and captions, no pixels looked at. Raises DatasetError."""
+    """What the node shows: what a run has found in the files as they are or, before one, names and captions, no pixels
+    looked at. Raises DatasetError."""
     chosen = resolve(folder, path)
     place, skipped = unpacked(chosen)
-    report = survey(place, Reading(default_caption, trigger_word, int(resolution), background), called(chosen))
+    result = surveyed(chosen, place, skipped, Reading(default_caption, trigger_word, int(resolution), background))
+    return checked.get(json.dumps(result), result)
+
+
+def surveyed(chosen: Path, place: Path, skipped: list[tuple[str, str]], reading: Reading) -> dict:
+    report = survey(place, reading, called(chosen))
     report.found.skip(skipped)
-    return shown(report, background)
+    return shown(report, reading.background)
+
+
+def tell(before: str, result: dict) -> None:
+    """Show a run's result on the page that queued it, and keep it for as long as ``before``, the survey as JSON, stays the
+    same. As an output of the node it would be an empty tile in the queue's gallery."""
+    checked[before] = result
+    if len(checked) > KEPT:
+        del checked[next(iter(checked))]
+    context, server = get_executing_context(), PromptServer.instance
+    about = {"prompt_id": context.prompt_id, "node": context.node_id, "result": result}
+    if server.client_id is not None:
+        server.send_sync("pairlora_dataset", about, server.client_id)
 
 
 def called(chosen: Path) -> str:
@@ -265,10 +294,12 @@ class PairLoRADataset(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
 
         reading = Reading(default_caption, trigger_word, resolution, background)
+        before = json.dumps(surveyed(chosen, place, skipped, reading))
         with cache() as remembered:
             dataset, report = open_dataset(place, reading, remembered, on_progress, strict, called(chosen))
         report.found.skip(skipped)
-        return io.NodeOutput(dataset, report.text(LINES), ui={"pairlora_dataset": [shown(report, background)]})
+        tell(before, shown(report, background))
+        return io.NodeOutput(dataset, report.text(LINES))
 
 
 class PairLoRASample(io.ComfyNode):

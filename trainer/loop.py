@@ -76,7 +76,7 @@ def train(
     while True:
         try:
             memory.load(model, plan.needed)
-            with state.lora.attached():
+            with state.lora.attached(model):
                 if plain is None:
                     generating, plain = forward.trial(model, largest), forward.trial(model, largest, training=True)
                     if warning := forward.kernels_warning(generating, plain):

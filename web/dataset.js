@@ -1,7 +1,8 @@
 // The widget of "Load Paired Dataset": counts, contact sheet, report, and the upload of a folder or zip.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { el, many } from "./dom.js";
+import { openLarge } from "./comparison.js";
+import { el, many, pictureURL } from "./dom.js";
 import { inputsOf, isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { upload } from "./upload.js";
 
@@ -12,8 +13,8 @@ const AGAIN = 3000; // ms until it is looked at again, since its files may chang
 const SHARE = 20; // but at least this many times as long as a look takes
 const HEIGHT = 320; // px that the widget has at least
 
-// What runs have found, with pixels, and what a preview of the same inputs said then: as long as it says the same, no
-// file has changed. By the inputs as keyOf gives them: {result, error, preview}
+// What stopped runs, and what a preview of the same inputs said then: as long as it says the same, no file has changed. By
+// the inputs as keyOf gives them: {error, preview}. What runs found in the pixels, the preview says itself.
 const runs = new Map();
 const keyOf = (inputs) => JSON.stringify(INPUTS.map((name) => inputs[name]));
 
@@ -23,6 +24,7 @@ class DatasetWidget {
     this.request = 0; // the last one wins
     this.preview = {}; // the last one: {key, text}
     this.drawn = null; // what is shown, as JSON
+    this.editor = null; // the caption that is being edited; nothing is drawn anew over it
     this.counts = el("div", { className: "pairlora-counts" });
     this.progress = el("progress", { max: 1, value: 0 });
     this.percent = el("span");
@@ -30,6 +32,7 @@ class DatasetWidget {
     this.uploading = el("div", { className: "pairlora-uploading", hidden: true }, this.progress, this.percent, this.cancel);
     this.uploaded = el("div"); // what became of the last upload
     this.body = el("div", { className: "pairlora-body" });
+    this.problems = el("input", { type: "checkbox", onchange: () => this.filter() });
     this.element = el(
       "div", { className: "pairlora-panel pairlora-dataset" },
       this.counts,
@@ -112,6 +115,7 @@ class DatasetWidget {
     if (!inputs) return this.linked || this.message("The folder comes from another node: queue to see it.");
     const key = keyOf(inputs), known = this.preview.key === key;
     if (known && (document.hidden || !this.element.checkVisibility())) return this.schedule(AGAIN);
+    if (!known) this.editor = null; // it was of another folder
     const request = ++this.request, start = performance.now();
     let text;
     try {
@@ -134,29 +138,33 @@ class DatasetWidget {
     this.linked = !("folder" in typed && "path" in typed);
     if (this.linked) return found.error ? this.message(found.error, "error") : this.show(found);
     const key = keyOf(typed), known = this.preview.key === key;
+    runs.delete(key);
+    if (found.result) return this.schedule(0);
     runs.set(key, { ...found, preview: known ? this.preview.text : null });
     known ? this.draw() : this.schedule(0);
   }
 
-  /** Show what a run found in the files as they are or, if none did, what the preview found. */
+  /** Show what the preview found, and what stopped a run on the files as they are. */
   draw() {
+    if (this.editor) return;
     const { key, text } = this.preview, run = runs.get(key);
     if (run) run.preview ??= text;
-    const found = run?.preview === text ? run : {};
-    const state = JSON.stringify([text, found]);
+    const error = run?.preview === text ? run.error : undefined;
+    const state = JSON.stringify([text, error]);
     if (state === this.drawn) return; // else scrolling and opened parts would be lost
     this.drawn = state;
-    const result = found.result ?? JSON.parse(text);
-    result.error ? this.message(result.error, "error") : this.show({ result, error: found.error });
+    const result = JSON.parse(text);
+    result.error ? this.message(result.error, "error") : this.show({ result, error });
   }
 
   message(text, level = "note") {
+    this.editor = null;
     this.counts.replaceChildren(el("span", { className: `pairlora-${level}`, textContent: text }));
     this.body.replaceChildren();
   }
 
   show({ result, error }) {
-    const { layout, counts, samples, more, findings, unused, text, checked } = result;
+    const { layout, counts, samples, left_out, more, findings, unused, text, checked } = result;
     const parts = [
       counts.pairs || !counts.unpaired ? many(counts.pairs, "pair") : "",
       counts.unpaired ? `${counts.unpaired} without inputs` : "",
@@ -170,14 +178,10 @@ class DatasetWidget {
       el("small", { textContent: `${layout}${checked || error ? "" : " · queue to check the images"}` }),
       error ? el("span", { className: "pairlora-error", textContent: error }) : "",
     );
-    const sheet = samples.map(({ name, caption, image, findings }) =>
-      el("figure", {},
-        el("img", { src: api.apiURL(`/view?${new URLSearchParams(image)}`), loading: "lazy", alt: name }),
-        el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`),
-        ...findings.map(({ level, message }) => el("small", { className: `pairlora-${level}`, textContent: message })),
-      ),
-    );
-    if (more) sheet.push(el("p", { textContent: `and ${more} more` }));
+    const sheet = samples.map((sample) => this.figure(sample));
+    if (more) sheet.push(el("p", { className: "pairlora-more", textContent: `and ${more} more` }));
+    const aside = left_out.map((sample) => this.figure(sample, true));
+    const some = samples.some((sample) => sample.findings.length);
     const rows = findings.map(({ level, sample, message }) =>
       el("tr", {},
         el("td", { className: `pairlora-${level}`, textContent: level }),
@@ -188,10 +192,122 @@ class DatasetWidget {
     const files = unused.map(({ file, reason }) => el("li", { textContent: `${file}: ${reason}` }));
     this.body.replaceChildren(
       rows.length ? el("table", {}, ...rows) : "",
+      some ? el("label", { className: "pairlora-filter" }, this.problems, "Only pairs with something to look at") : "",
       el("div", { className: "pairlora-sheet" }, ...sheet),
+      aside.length ? details(`${aside.length} left out`, el("div", { className: "pairlora-sheet" }, ...aside)) : "",
       counts.unused ? details(many(counts.unused, "file") + " not used", el("ul", {}, ...files)) : "",
       details("Report, advice and checklist", el("pre", { textContent: text })),
     );
+    this.filter();
+  }
+
+  /** Show only the samples with findings, where that is asked for. */
+  filter() {
+    this.body.classList.toggle("pairlora-only-problems", this.problems.checked && this.problems.isConnected);
+  }
+
+  /** A sample on the sheet: its pictures, its caption, what was found, and what can be done with it. */
+  figure({ name, caption, image, findings }, isOut = false) {
+    const figure = el("figure", { className: findings.length ? "pairlora-found" : "" });
+    const picture = el("img", { src: pictureURL(image), loading: "lazy", alt: name });
+    const text = el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`);
+    const remarks = findings.map(({ level, message }) => el("small", { className: `pairlora-${level}`, textContent: message }));
+    const failed = el("small", { className: "pairlora-error", role: "alert" });
+    const doing = (action) => async () => {
+      failed.textContent = "";
+      try {
+        await action();
+      } catch (error) {
+        failed.textContent = error.message;
+      }
+    };
+    if (!this.inputs()) { // the folder comes from another node, so it cannot be named
+      figure.append(picture, text, ...remarks);
+      return figure;
+    }
+    const button = (textContent, what, action) =>
+      el("button", { textContent, title: `${what} of ${name}`, ariaLabel: `${what} of ${name}`, onclick: doing(action) });
+    const large = el("button", {
+      className: "pairlora-enlarge", title: `Compare ${name} large`, onclick: doing(() => this.enlarge(name)),
+    }, picture);
+    const change = button(caption ? "Edit" : "Add", "Caption", () => this.edit(name, figure));
+    const move = el("button", {
+      textContent: isOut ? "Use again" : "Leave out", ariaLabel: `${isOut ? "Use" : "Leave out"} ${name}`,
+      title: isOut ? "Take it from left_out.txt" : "Name it in left_out.txt; its files stay where they are",
+      onclick: doing(async () => {
+        await this.ask("left_out", { sample: name, out: !isOut }, "POST");
+        await this.look();
+      }),
+    });
+    figure.append(large, text, ...remarks, el("div", { className: "pairlora-actions" }, change, move), failed);
+    return figure;
+  }
+
+  /** A sample's request to the server; the folder goes along. Throws with the server's sentence. */
+  async ask(route, about, method = "GET") {
+    const { folder, path } = this.inputs(), values = { folder, path, ...about };
+    const response = method === "GET"
+      ? await api.fetchApi(`/pairlora/${route}?${new URLSearchParams(values)}`)
+      : await api.fetchApi(`/pairlora/${route}`, {
+        method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
+      });
+    const answer = await response.json();
+    if (!response.ok) throw new Error(answer.error);
+    return answer;
+  }
+
+  /** Compare a sample's pictures, whole, in a dialog. */
+  async enlarge(sample) {
+    const { folder, path, background } = this.inputs();
+    const about = { sample, ...(background == null ? {} : { background }) };
+    const { sides } = await this.ask("sides", about);
+    const pictures = sides.map(({ label, which }) => {
+      const query = new URLSearchParams({ folder, path, ...about, which });
+      return { label, url: api.apiURL(`/pairlora/picture?${query}`), alt: `${label} of ${sample}` };
+    });
+    openLarge(pictures, { title: sample, left: sides[0].label, right: "target" });
+  }
+
+  /** Turn a sample's caption into a field; Ctrl+Enter saves, Esc leaves it as it was. */
+  async edit(sample, figure) {
+    if (this.editor) throw new Error("Save or close the other caption first.");
+    const { folder, path } = this.inputs(), about = { folder, path, sample }; // of now, whatever is chosen meanwhile
+    const { file, text, version, remark } = await this.ask("caption", about);
+    if (this.editor || !figure.isConnected) return;
+    const field = el("textarea", { value: text, rows: 4, ariaLabel: `Caption of ${sample}`, spellcheck: true });
+    const note = el("small", { textContent: remark ? `${file} ${remark}. Saving writes UTF-8.` : version ? file : `new file ${file}` });
+    const failed = el("small", { className: "pairlora-error", role: "alert" });
+    const close = () => {
+      this.editor?.remove();
+      this.editor = null;
+      figure.classList.remove("pairlora-edited");
+      this.drawn = null;
+      this.draw();
+    };
+    const save = async () => {
+      failed.textContent = "";
+      try {
+        await this.ask("caption", { ...about, text: field.value, version }, "POST");
+      } catch (error) {
+        failed.textContent = error.message;
+        return;
+      }
+      close();
+      await this.look();
+    };
+    field.addEventListener("keydown", (event) => {
+      event.stopPropagation(); // the canvas behind has shortcuts
+      if (event.key === "Escape") close();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
+    });
+    this.editor = el("div", { className: "pairlora-editor" }, field, note, failed, el(
+      "div", { className: "pairlora-actions" },
+      el("button", { textContent: "Save", onclick: save }), el("button", { textContent: "Cancel", onclick: close }),
+    ));
+    figure.classList.add("pairlora-edited");
+    figure.append(this.editor);
+    field.focus();
+    this.body.scrollTop += Math.max(0, this.editor.getBoundingClientRect().bottom - this.body.getBoundingClientRect().bottom);
   }
 
   async send(files) {
@@ -243,10 +359,7 @@ async function ran(prompt, nodeId, found) {
 app.registerExtension({
   name: "pairlora.dataset",
   setup() {
-    api.addEventListener("executed", ({ detail }) => {
-      const [result] = detail.output?.pairlora_dataset ?? [];
-      if (result) ran(detail.prompt_id, detail.node, { result });
-    });
+    api.addEventListener("pairlora_dataset", ({ detail: { prompt_id, node, result } }) => ran(prompt_id, node, { result }));
     api.addEventListener("execution_error", ({ detail }) => {
       ran(detail.prompt_id, detail.node_id, { error: detail.exception_message.trim() });
     });

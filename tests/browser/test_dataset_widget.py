@@ -310,3 +310,67 @@ def test_a_loaded_workflow_fills_its_dataset_nodes_and_so_does_the_next(page, re
         page.evaluate("async workflow => { await app.loadGraphData(workflow); }", workflow)
         for text in (f"24 pairs, {each}, 24 captions", f"6 pairs, {each}, 6 captions"):
             page.get_by_text(text).first.wait_for(timeout=20_000, state="attached")
+
+
+def test_a_caption_is_edited_in_place_and_a_pair_is_left_out_and_back(page, server, node, screenshot, renderer):
+    folder = pairs(server.base / "input" / f"editing {renderer}", "a", "b")
+    (folder / "b_end.png").unlink()
+    Image.new("RGB", (48, 64), "blue").save(folder / "b_end.png")
+    choose(page, folder=folder.name)
+    node.get_by_label("Caption of a").click()
+    field = node.locator(".pairlora-editor textarea")
+    field.fill("make it <b>blue</b>")
+    screenshot("a caption edited")
+    field.press("Control+Enter")
+    node.locator("figcaption", has_text="make it <b>blue</b>").wait_for(timeout=20_000)
+    assert (folder / "a.txt").read_text() == "make it <b>blue</b>"
+
+    node.get_by_label("Caption of a").click()
+    field = node.locator(".pairlora-editor textarea")
+    field.fill("mine")
+    (folder / "a.txt").write_text("of another program")
+    node.get_by_text("Save", exact=True).click()
+    wait_for(node, "a.txt has changed on disk meanwhile")
+    assert (folder / "a.txt").read_text() == "of another program" and field.input_value() == "mine"
+    field.press("Escape")
+    node.locator("figcaption", has_text="of another program").wait_for(timeout=20_000)
+
+    node.get_by_label("Leave out b").click()
+    wait_for(node, "1 left out")
+    assert (folder / "left_out.txt").read_text() == "b\n" and node.get_by_text("1 pair,").count() == 1
+    node.get_by_text("1 left out", exact=True).click()
+    node.get_by_label("Use b").click()
+    wait_for(node, "2 pairs")
+    assert sorted(path.name for path in folder.glob("b_*")) == ["b_end.png", "b_start.png"]
+
+
+def test_the_samples_of_the_pack_are_not_edited(page, node, renderer):
+    choose(page, folder="samples/background-removal")
+    node.get_by_label("Leave out photo001").click()
+    wait_for(node, "The sample datasets of the pack are read-only")
+
+
+def test_a_pair_is_compared_large(page, node, screenshot, renderer):
+    choose(page, folder="samples/background-removal")
+    node.get_by_title("Compare photo001 large").click()
+    dialog = page.locator("dialog.pairlora-large")
+    dialog.wait_for(timeout=20_000)
+    loaded = "dialog => [...dialog.querySelectorAll('img')].filter(image => image.naturalWidth > 100).length >= 2"
+    page.wait_for_function(f"() => ({loaded})(document.querySelector('dialog.pairlora-large'))", timeout=20_000)
+    assert dialog.locator("option", has_text="what changes").count() >= 1
+    dialog.locator("select").last.select_option(label="what changes")
+    page.wait_for_timeout(500)
+    screenshot("a pair compared large")
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+
+
+def test_only_pairs_with_problems_are_shown_on_request(page, server, node, renderer):
+    folder = pairs(server.base / "input" / f"problems {renderer}", "good", "long")
+    (folder / "good.txt").write_text("an edit")
+    (folder / "long.txt").write_text("word " * 600)
+    choose(page, folder=folder.name)
+    node.get_by_label("Only pairs").check(timeout=20_000)
+    assert [figure.locator("b").text_content() for figure in node.locator("figure:visible").all()] == ["long"]
+    node.get_by_label("Only pairs").uncheck()
+    assert node.locator("figure:visible").count() == 2

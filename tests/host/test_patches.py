@@ -249,6 +249,57 @@ def test_a_bypass_lora(zoo, tiny, trainer, kinds, gradient, kind, checkpointing)
     assert torch.equal(gradient(plain, kind, checkpointing=checkpointing), bare)
 
 
+def test_forwards_that_every_loading_puts_off_and_on_again(zoo, tiny, trainer, kinds):
+    """As bypass LoRAs do: the layers that are trained stay in front of them, also after a preview has loaded the model."""
+    from comfy.patcher_extension import PatcherInjection
+
+    plain = zoo.model(kinds[FLUX])
+    memory, loop = trainer("host.memory"), trainer("loop")
+    linear, other = plain.model.diffusion_model.double_blocks[0].img_mlp[0], plain.model.diffusion_model.img_in
+
+    class Doubled:
+        def __init__(self, module):
+            self.module, self.original_forward = module, None
+
+        def doubled(self, x):
+            return 2 * self.original_forward(x)
+
+        def inject(self, _):
+            self.original_forward, self.module.forward = self.module.forward, self.doubled
+
+        def eject(self, _):
+            self.module.forward, self.original_forward = self.original_forward, None
+
+    def injected(module):
+        model, hook = plain.clone(), Doubled(module)
+        model.set_injections("doubled", [PatcherInjection(hook.inject, hook.eject)])
+        return model
+
+    class Reloading(trainer("watch").Watch):
+        def stepped(self, *_):
+            return True
+
+        def between(self, state):
+            memory.release(model)
+            memory.load(model, 0)
+            return True
+
+    samples, settings = [zoo.encoded(kinds[FLUX], i, 1) for i in range(2)], loop.Settings(2, 1, 0, warmup=0)
+    trained = []
+    for module in (linear, other):
+        model = injected(module)
+        for watch in (trainer("watch").Watch(), Reloading()):
+            trained.append(loop.train(model, samples, settings, 3, 1e-2, watch, plan=tiny.plan(False)))
+            memory.release(model)
+            assert getattr(linear.forward, "__func__", None) is type(linear).forward, "the model is as it was"
+            assert model.callbacks == plain.callbacks
+    bare = loop.train(plain, samples, settings, 3, 1e-2, plan=tiny.plan(False))
+    for unbroken, reloaded in (trained[:2], trained[2:]):
+        assert all(torch.equal(unbroken[key], reloaded[key]) for key in unbroken)
+        assert any(not torch.equal(unbroken[key], bare[key]) for key in bare)
+        assert all(unbroken[key].any() for key in bare if bare[key].any()), "all learn"
+
+
 def test_a_bypass_lora_on_streamed_fp8(zoo, tiny, kinds, gradient, trainer, monkeypatch):
     import comfy.model_management
 

@@ -146,7 +146,8 @@ def test_a_typed_path_is_used_in_place_of_a_folder_even_one_that_is_gone(client,
     elsewhere = tmp_path / "else where"
     shutil.move(pairs, elsewhere)
     path = write.format(str(elsewhere).replace(" ", "%20") if "file" in write else elsewhere)
-    (shown,) = client.run(check("gone", path=path)).outputs["data"]["pairlora_dataset"]
+    assert not client.run(check("gone", path=path)).outputs, "the queue's gallery would show it as an empty tile"
+    shown = look(client, folder="gone", path=path, resolution=64)
     assert shown["folder"] == "else where" and shown["counts"]["pairs"] == 3 and shown["checked"]
     assert look(client, folder="gone", path=path)["folder"] == "else where"
 
@@ -233,8 +234,8 @@ def test_a_zip_is_a_dataset_and_its_other_files_are_named(client, server, traini
     (pairs / "notes.docx").write_bytes(b"notes")
     archive = zipped(pairs)
     graph = training(name="zipped", dataset={"folder": archive.name})
-    outcome, steps, _ = steps_of(client, graph)
-    (shown,) = outcome.outputs[graph.ids["PairLoRADataset"][0]]["pairlora_dataset"]
+    _, steps, _ = steps_of(client, graph)
+    shown = look(client, **graph.prompt[graph.ids["PairLoRADataset"][0]]["inputs"])
     assert steps and shown["counts"]["pairs"] == 3
     assert any("notes.docx" in entry["file"] for entry in shown["unused"])
     assert sorted(path.name for path in (server.base / "input").glob(f"{pairs.name}*")) == [archive.name]
@@ -250,8 +251,8 @@ def test_strict_stops_at_the_first_error_and_else_the_sample_is_left_out_by_name
         client.run(graph.prompt, lambda node, text: texts.append(text))
     assert not texts
     graph = training(name="strict", dataset={"folder": pairs.name, "strict": False})
-    outcome, steps, _ = steps_of(client, graph)
-    (shown,) = outcome.outputs[graph.ids["PairLoRADataset"][0]]["pairlora_dataset"]
+    _, steps, _ = steps_of(client, graph)
+    shown = look(client, **graph.prompt[graph.ids["PairLoRADataset"][0]]["inputs"])
     assert steps and shown["counts"]["pairs"] == 2
     assert "photo001: no photo001_start image" in shown["text"]
 

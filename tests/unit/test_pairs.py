@@ -430,3 +430,26 @@ def test_every_file_is_used_once_or_named_and_order_does_not_matter(pairs, tree,
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(pairs.os, "scandir", shuffled)
             assert pairs.match(folder) == found
+
+
+def test_what_left_out_txt_names_is_no_sample_and_its_files_are_named(pairs, tmp_path):
+    touch(tmp_path, *[f"{name}_{role}.png" for name in ("a", "b", "é") for role in ("start", "end")], "b.txt")
+    (tmp_path / "left_out.txt").write_text("\ufeffb\r\n\ne\u0301\nc\n", encoding="utf-8")
+    found = pairs.match(tmp_path)
+    assert list(names(found)) == ["a"] and [sample.name for sample in found.left_out] == ["b", "é"]
+    assert [file for file, reason in found.unused if reason == "left out by left_out.txt"] == [
+        "b.txt", "b_end.png", "b_start.png", "é_end.png", "é_start.png"
+    ]  # fmt: skip
+    assert [(f.level, f.message[:40]) for f in found.findings] == [
+        ("note", "left out by left_out.txt: b, é"), ("warning", "left_out.txt names c, which is no comple")
+    ]  # fmt: skip
+    (tmp_path / "left_out.txt").write_bytes(b"\xff")
+    assert len(pairs.match(tmp_path).samples) == 3 and "UTF-8" in pairs.match(tmp_path).findings[0].message
+
+
+def test_left_out_txt_lies_in_the_folder_that_holds_the_pairs(pairs, tmp_path):
+    touch(tmp_path, *[f"in/{folder}/{name}.png" for folder in ("before", "after") for name in "ab"])
+    (tmp_path / "in/left_out.txt").write_text("b")
+    assert list(names(pairs.match(tmp_path))) == ["a"]
+    (tmp_path / "in/left_out.txt").rename(tmp_path / "in/after/left_out.txt")
+    assert ("in/after/left_out.txt", "left_out.txt counts in the folder itself") in pairs.match(tmp_path).unused

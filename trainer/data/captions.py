@@ -1,9 +1,9 @@
-"""Reading caption files without ever mangling them."""
+"""Reading and writing caption files without ever mangling them."""
 import codecs
 from pathlib import Path
 
 from .pairs import DatasetError
-from .text import stripped
+from .text import printable, stripped
 
 LONGEST = 100_000  # bytes; far beyond what any text encoder reads
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -32,3 +32,11 @@ def read(path: Path) -> tuple[str, str | None]:
     if "\0" in text:
         raise DatasetError(f"{path} holds zero bytes, so it is not UTF-8 text. Save it as UTF-8.")
     return stripped("\n".join(text.split("\r\n")).replace("\r", "\n")), remark
+
+
+def encoded(text: str) -> bytes:
+    """What a caption file holds; raises DatasetError where it could not be read back."""
+    data = printable(text).encode()
+    if len(data) > LONGEST or "\0" in text:
+        raise DatasetError(f"It was not saved: a caption has at most {LONGEST:,} bytes, and none of them is zero.")
+    return data

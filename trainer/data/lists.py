@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,15 @@ class Entry:
     inputs: tuple[str, ...]
     target: str
     caption: str | None
+
+
+def names(path: Path) -> list[str]:
+    """The names in a text file, one a line, as they compare (NFC); raises OSError or UnicodeDecodeError."""
+    return [found for line in path.read_text("utf-8-sig").splitlines() if (found := name(line))]
+
+
+def name(line: str) -> str:
+    return unicodedata.normalize("NFC", line.strip())
 
 
 def read(path: Path) -> list[Entry]:

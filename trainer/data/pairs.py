@@ -53,6 +53,7 @@ OTHER_TEXT = "captions are called NAME.txt", ""
 OTHER_FOLDER = "a folder; only the files of one folder make a dataset"
 NO_LIST = "no list of images that are in this folder"
 NO_ROLE = "the name ends neither in _start nor in _end"
+LEFT_OUT = "left_out.txt"  # names samples that are not to be used, one a line
 CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 HIDDEN = "hidden, or a file of the operating system"
 DEEPEST = 4  # folders that hold nothing but one folder, as archives often do
@@ -111,6 +112,7 @@ class Match:
     unused: list[tuple[str, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     missed: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[Sample, Path] = field(default_factory=dict)  # what would be samples, and the file that says not to
 
     def relative(self, path: Path) -> str:
         """The file's name as it is written in reports: relative to the folder, with forward slashes."""
@@ -148,6 +150,27 @@ class Match:
                 self.unused += [(self.relative(path), error.message) for path in files]
         self.samples = [sample for sample in self.samples if sample.name not in errors]
         self.findings += errors.values()
+
+    def leave_out_listed(self, path: Path) -> None:
+        """Take the samples out that a `left_out.txt` names."""
+        file = self.relative(path)
+        try:
+            names = dict.fromkeys(lists.names(path))
+        except (OSError, UnicodeDecodeError):
+            message = f"{file} cannot be read as UTF-8 text, so it leaves nothing out. Save it as UTF-8."
+            self.findings.append(Finding("warning", "left-out", None, message))
+            return
+        chosen = {sample.name: sample for sample in self.samples if sample.name in names}
+        self.samples = [sample for sample in self.samples if sample.name not in chosen]
+        for name, sample in chosen.items():
+            self.left_out[sample] = path
+            files = [*sample.images, *([sample.caption_file] if sample.caption_file else [])]
+            self.unused += [(self.relative(file), f"left out by {LEFT_OUT}") for file in files]
+        if chosen:
+            self.findings.append(Finding("note", "left-out", None, f"left out by {file}: {', '.join(chosen)}"))
+        if unknown := [name for name in names if name not in chosen]:
+            message = f"{file} names {listed(unknown[:FEW])}, which is no complete sample here. Take it out, or mend the name."
+            self.findings.append(Finding("warning", "left-out", None, message))
 
 
 def natural_key(text: str) -> list:
@@ -218,6 +241,8 @@ def _match(root: Path, here: "_Listing", depth: int = 0, captions: "tuple[_Listi
     best.unused += [(best.relative(path), reason) for path, reason in here.others]
     for path, why, advice in here.missed:
         best.miss(path, why, advice)
+    if here.left_out:
+        best.leave_out_listed(here.left_out)
     best.unused.sort(key=lambda entry: natural_key(entry[0]))
     return best
 
@@ -242,6 +267,7 @@ class _Listing:
     def __init__(self, folder: Path):
         self.folder = folder
         self.images, self.texts, self.lists, self.folders = [], [], [], []
+        self.left_out: Path | None = None
         self.others: list[tuple[Path, str]] = []
         self.missed: list[tuple[Path, str, str]] = []
         with os.scandir(folder) as entries:
@@ -262,6 +288,8 @@ class _Listing:
             reading = suffix in IMAGE_SUFFIXES or suffix in CAPTION_SUFFIXES
             reason = "a link that leads nowhere, or no file that can be read"
             self.missed.append((path, reason, "")) if reading else self.others.append((path, reason))
+        elif path.name == LEFT_OUT:
+            self.left_out = path
         elif suffix in CAPTION_SUFFIXES:
             self.texts.append(path)
         elif suffix in lists.SUFFIXES:
@@ -394,6 +422,8 @@ def _name_rest(found: Match, listing: _Listing, images: list[Path]) -> None:
     """Name everything of an inner folder that makes no sample: these images, and what is neither image nor caption."""
     for path in images:
         found.miss(path, f"not in the place of the images that are found by {found.layout}")
+    if listing.left_out:
+        found.miss(listing.left_out, f"{LEFT_OUT} counts in the folder itself")
     for path in listing.lists:
         found.miss(path, NO_LIST)
     for path in listing.folders:

@@ -1,4 +1,6 @@
-"""Writing pairs into a folder under the dataset rule, for graphs that make their own dataset."""
+"""Writing pairs into a folder under the dataset rule, for graphs that make their own dataset, and texts beside them."""
+import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,3 +69,38 @@ def to_image(picture: np.ndarray) -> Image.Image:
     """An 8-bit image of (height, width, 1, 3 or 4) in 0..1."""
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+class Changed(DatasetError):
+    """A file is another than the one that was shown."""
+
+
+def version(path: Path) -> str | None:
+    """A hash of a file's bytes, or None where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def rewrite(path: Path, data: bytes, shown: str | None) -> None:
+    """Put ``data`` into a file, all or nothing; ``shown`` is its version as it was read, None where there was no file.
+
+    Raises:
+        Changed: the file is another by now; it stays as it is.
+        DatasetError: the file is a link.
+        OSError: it cannot be written.
+    """
+    if path.is_symlink():
+        raise DatasetError(f"{printable(path.name)} is a link. Edit the file that it leads to.")
+    unfinished = path.with_name(f".pairlora-{os.urandom(8).hex()}")  # hidden, so that no report names it
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if version(path) != shown:
+            raise Changed(f"{printable(path.name)} has changed on disk meanwhile, so it was not saved. Look at it again first.")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

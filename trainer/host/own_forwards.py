@@ -10,6 +10,8 @@ import types
 from collections.abc import Callable, Iterator
 
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, copy_nested_dicts
 from torch.overrides import TorchFunctionMode
 
 from . import compat
@@ -61,6 +63,20 @@ def slots(module: torch.nn.Module) -> list[tuple[object, str]]:
 def is_own(module: torch.nn.Module) -> bool:
     """Whether something else than the forward of its class is called, or called first."""
     return getattr(module.forward, "__func__", None) is not type(module).forward
+
+
+@contextlib.contextmanager
+def followed(model: ModelPatcher, on: Callable[[], None], off: Callable[[], None]) -> Iterator[None]:
+    """While this is open, ``off()`` is called after ComfyUI has taken such forwards off the layers of ``model``, and
+    ``on()`` after it has put them back: whenever it loads the model, also for a preview."""
+    before = model.callbacks
+    model.callbacks = copy_nested_dicts(before)
+    try:
+        model.add_callback_with_key(CallbacksMP.ON_EJECT_MODEL, "pairlora", lambda _: off())
+        model.add_callback_with_key(CallbacksMP.ON_INJECT_MODEL, "pairlora", lambda _: on())
+        yield
+    finally:
+        model.callbacks = before
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 import torch
 
-from ..host.layers import blocks, is_linear, replaced_forwards
+from ..host.forward import ModelPatcher
+from ..host.layers import blocks, is_linear
+from ..host.own_forwards import followed
 from ..host.patches import uncompiled
 
 # Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
@@ -181,13 +183,33 @@ class LoraLayers:
             layer.lora_B.to(device, torch.float32)
 
     @contextlib.contextmanager
-    def attached(self) -> Iterator[None]:
-        """The model computes with the layers while this is open, in front of the forwards that it then has."""
-        for path, layer in self.layers.items():
-            layer.original_forward, layer.saves_ordinary_tensors = self.modules[path].forward, True  # see own_forwards
-            layer.base_layer.run = lambda x, layer=layer: layer.original_forward(x)
-        with replaced_forwards({m: types.MethodType(with_lora, self.layers[path]) for path, m in self.modules.items()}):
-            yield
+    def attached(self, loaded: ModelPatcher | None = None) -> Iterator[None]:
+        """The model computes with the layers while this is open, in front of the forwards that it then has; also after it
+        has been loaded anew, where it is that of ``loaded``."""
+        theirs = {}
+
+        def note() -> None:
+            forwards = {module: vars(module).get("forward") for module in self.modules.values()}
+            theirs.update({m: f for m, f in forwards.items() if getattr(f, "__func__", None) is not with_lora})
+
+        def put() -> None:
+            note()
+            for path, layer in self.layers.items():
+                module = self.modules[path]
+                if getattr(module.forward, "__func__", None) is not with_lora:
+                    layer.original_forward, layer.saves_ordinary_tensors = module.forward, True  # see own_forwards
+                    layer.base_layer.run = lambda x, layer=layer: layer.original_forward(x)
+                    module.forward = types.MethodType(with_lora, layer)
+
+        put()
+        try:
+            with followed(loaded, put, note) if loaded else contextlib.nullcontext():
+                yield
+        finally:
+            for module, forward in theirs.items():
+                vars(module).pop("forward", None)
+                if forward is not None:
+                    module.forward = forward
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for layer in self.layers.values() for p in layer.parameters() if p.requires_grad]
