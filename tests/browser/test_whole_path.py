@@ -20,7 +20,7 @@ def problems(page):
         if response.status >= 400 and re.search("pairlora|/view", response.url):
             found.append(f"{response.status} {response.url}")
 
-    page.on("console", lambda m: m.type == "error" and "pairlora" in f"{m.text} {m.location}".lower() and found.append(m.text))
+    page.on("console", lambda m: m.type == "error" and "Failed to load" not in m.text and "pairlora" in f"{m.text} {m.location}".lower() and found.append(m.text))
     page.on("pageerror", lambda error: "pairlora" in f"{error.stack}" and found.append(str(error)))
     page.on("response", answered)
     return found
