@@ -4,7 +4,7 @@ import uPlot from "./vendor/uPlot.esm.js";
 
 const MOST = 10_000; // points; of a longer training, each is the mean of several steps
 const PAUSE = 350; // ms between two repaints
-const HEIGHT = 130; // px
+const HEIGHT = 110; // px
 const CLIPPED = 0.01; // of the losses at either end, when outliers are clipped
 const SMOOTHED = 50; // the smoothed loss looks back about one part in so many of all steps
 const COLOURS = { loss: "#4a9eff", held: "#ff9f0a", rate: "#8e8e93", best: "#30d158" };
