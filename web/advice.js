@@ -1,0 +1,75 @@
+// What goes with the samples of a dataset, where steps and learning rate are typed.
+import { api } from "../../scripts/api.js";
+import { el, many } from "./dom.js";
+
+const EACH = 50; // steps for each sample: 1,000 for 20
+const RATES = { PairLoRADemoModel: 0.002 }; // the tiny model learns nothing at less
+const RATE = 0.0001;
+const DATASET = "PairLoRADataset";
+
+const given = (node, name) => node.getInputNode?.(node.inputs?.findIndex((input) => input.name === name) ?? -1);
+
+/** How many samples a dataset node has, by the inputs shown in it; null where that is known only when it runs. */
+class Counted {
+  async of(dataset) {
+    if (dataset?.comfyClass !== DATASET || dataset.inputs?.some(({ link }) => link != null)) return null;
+    const shown = dataset.widgets.filter(({ options, type }) => options?.serialize !== false && type !== "button");
+    const inputs = Object.fromEntries(shown.filter(({ serialize }) => serialize !== false).map(({ name, value }) => [name, value]));
+    const key = JSON.stringify(inputs);
+    if (key === this.key) return this.samples;
+    const response = await api.fetchApi("/pairlora/preview", {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: key,
+    });
+    const { result } = await response.json();
+    this.key = key;
+    this.samples = result ? { pairs: result.counts.pairs, all: result.counts.pairs + result.counts.unpaired } : null;
+    return this.samples;
+  }
+}
+
+/** Advice for the widgets of a Train node; a click takes it. */
+export class Advice {
+  constructor(node) {
+    this.node = node;
+    this.counted = new Counted();
+    this.element = el("div", { className: "pairlora-advice", hidden: true });
+  }
+
+  async look() {
+    let samples = null;
+    try {
+      samples = await this.counted.of(given(this.node, "dataset"));
+    } catch {
+      // the dataset's own panel says that the server does not answer
+    }
+    const rate = RATES[given(this.node, "model")?.comfyClass] ?? RATE;
+    const word = samples?.all === samples?.pairs ? "pair" : "sample";
+    const steps = samples?.all && { name: "steps", value: EACH * samples.all };
+    const parts = [
+      steps && { ...steps, label: "Steps:", text: `about ${steps.value.toLocaleString("en")} for ${samples.all === 1 ? "this" : "these"} ${many(samples.all, word)}` },
+      { name: "learning_rate", value: rate, label: "Rate:", text: `try ${rate}` },
+    ].filter((part) => part && this.widget(part.name) && this.widget(part.name).value !== part.value);
+    const key = JSON.stringify(parts);
+    if (key === this.drawn) return;
+    this.drawn = key;
+    this.element.hidden = !parts.length;
+    this.element.replaceChildren(...parts.flatMap(({ label, text, ...part }) => [
+      el("span", { textContent: label }),
+      el("button", { textContent: text, title: "Take it", type: "button", onclick: () => this.take(part) }),
+    ]));
+  }
+
+  /** Undefined where a link gives the value. */
+  widget(name) {
+    const linked = this.node.inputs?.some((input) => input.name === name && input.link != null);
+    return linked ? undefined : this.node.widgets.find((widget) => widget.name === name);
+  }
+
+  take({ name, value }) {
+    const widget = this.widget(name);
+    widget.value = value;
+    widget.callback?.(value);
+    this.node.setDirtyCanvas?.(true, true);
+    this.look();
+  }
+}
