@@ -25,8 +25,9 @@ CHUNK = 1 << 20  # bytes read and written at a time
 BEAT = 0.25  # seconds between two looks whether the user has cancelled
 PATIENCE = 30.0  # seconds without a byte after which the other side is given up
 INDEX = "addresses.json"
-# What names of tensors hold, one of them each: LoRA, DoRA, LoHa, LoKr, GLoRA, OFT and BOFT, whole differences.
-MARKS = ("lora", "hada_", "lokr_", ".a1.weight", "oft_", ".diff", ".set_weight", "_norm")
+# What the names of a LoRA's tensors hold: LoRA, DoRA, LoHa, LoKr, GLoRA, OFT and BOFT, whole differences.
+MARK = re.compile(r"lora|hada_|lokr_|\.a1\.weight|oft_|\.(diff|diff_b|set_weight|reshape_weight|[wb]_norm)$", re.IGNORECASE)
+SAFE = "/%:@!$&'()*+,;=~?-._"  # stays in an address as it is
 
 
 class FetchError(ValueError):
@@ -40,13 +41,25 @@ class Fetched:
     new: bool  # came over the network just now
 
 
+def is_public(address: str) -> bool:
+    """Whether an IP address lies on the open internet, also what IPv6 wraps up: not this machine, nor its neighbours."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if ip.version == 6:
+        inner = [part for part in (ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())) if part is not None]
+        if ip in ipaddress.ip_network("64:ff9b::/96"):  # an IPv4 address behind NAT64
+            inner.append(ipaddress.ip_address(int(ip) & 0xFFFFFFFF))
+        if inner:
+            return all(is_public(str(part)) for part in inner)
+    return ip.is_global and not ip.is_multicast
+
+
 @dataclass(frozen=True)
 class Net:
     """How the network is reached: whom tests put in another's place."""
 
     context: Callable[[], ssl.SSLContext] = ssl.create_default_context
     resolve: Callable = socket.getaddrinfo
-    may_connect: Callable[[str], bool] = lambda address: is_public(address)
+    may_connect: Callable[[str], bool] = is_public
 
 
 def is_address(text: str) -> bool:
@@ -54,24 +67,10 @@ def is_address(text: str) -> bool:
     return re.match(r"\s*[a-z][a-z+.-]+://", text, re.IGNORECASE) is not None and not text.strip().lower().startswith("file:")
 
 
-def is_public(address: str) -> bool:
-    """Whether an IP address lies on the open internet, also what IPv6 wraps up: not this machine, nor its neighbours."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    if ip.version == 6:
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in ipaddress.ip_network("64:ff9b::/96"):  # an IPv4 address behind NAT64
-            inner.append(ipaddress.ip_address(int(ip) & 0xFFFFFFFF))
-        if not all(is_public(str(part)) for part in inner if part is not None):
-            return False
-        if ip.ipv4_mapped is not None:
-            return True
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
-
-
 def known(url: str, folder: Path) -> Path | None:
     """The file that the address was fetched to, if it still lies in ``folder``; asks no network."""
     entry = _index(folder).get(_key(url))
-    file = folder / PurePosixPath(entry["file"]).name if entry else None
+    file = folder / entry["file"] if entry else None
     return file if file and file.is_file() else None
 
 
@@ -86,24 +85,39 @@ def fetch(url: str, folder: Path, told: Callable[[int, int], None], net: Net = N
         OSError: the folder cannot be written.
     """
     start = _checked(url.strip())
+    if fetched := _fetched(url, folder, told):
+        return fetched
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{_key(url)[:16]}.part"
-    lock = filelock.FileLock(f"{part}.lock")
+    with _alone(folder, told):
+        if fetched := _fetched(url, folder, told):  # by another server, meanwhile
+            return fetched
+        part = folder / f".{_key(url)[:16]}.part"
+        name = _download(start, part, told, net)
+        return _keep(url, part, folder, name, _sha256(part, told))
+
+
+def _fetched(url: str, folder: Path, told) -> Fetched | None:
+    """What was fetched from the address before, if it is still the same."""
+    file = known(url, folder)
+    if not file or (found := _sha256(file, told)) != _index(folder)[_key(url)]["sha256"]:
+        return None
+    return Fetched(file, found, new=False)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, told) -> Iterator[None]:
+    """While nobody else, such as a second server, fetches into the folder."""
+    lock = filelock.FileLock(folder / ".lock")
     while True:
         try:
             lock.acquire(timeout=BEAT)
             break
-        except filelock.Timeout:  # another server fetches the same
+        except filelock.Timeout:
             told(0, 0)
     try:
-        if (file := known(url, folder)) and (found := _sha256(file, told)) == _index(folder)[_key(url)]["sha256"]:
-            return Fetched(file, found, new=False)
-        name = _download(start, part, told, net)
-        return _keep(url, part, folder, name, _sha256(part, told))
+        yield
     finally:
         lock.release()
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()
 
 
 def _download(start: SplitResult, part: Path, told: Callable[[int, int], None], net: Net) -> str:
@@ -122,8 +136,10 @@ def _download(start: SplitResult, part: Path, told: Callable[[int, int], None], 
 
 
 def _once(start: SplitResult, part: Path, told: Callable[[int, int], None], net: Net) -> str:
-    have, stamp = _resumable(part)
-    headers = {"Range": f"bytes={have}-", "If-Range": stamp} if have else {}
+    have, version, name = _begun(part)
+    if have >= 8 and have == _total(part, start):  # cancelled at the very end
+        return name
+    headers = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
     with _answer(start, headers, told, net) as (url, response):
         if response.status == 416:  # what is here is longer than what is there
             part.unlink()
@@ -138,13 +154,14 @@ def _once(start: SplitResult, part: Path, told: Callable[[int, int], None], net:
                 part.unlink(missing_ok=True)
                 raise FetchError(f"{_shown(url)} answers with another part than was asked for. Queue again to fetch it anew.")
         else:
-            have = 0
-            _stamp(part).write_text(_validator(response), encoding="utf-8")
+            have, name = 0, _name(start, url, response)
+            part.unlink(missing_ok=True)
+            _stamp(part).write_text(json.dumps([_version(response), name]), encoding="utf-8")
         length = int(response.headers.get("Content-Length") or 0)
         if have + length > LARGEST:
             raise FetchError(f"{_shown(url)} has {(have + length) / 1e9:.1f} GB; the limit is {LARGEST / 1e9:.0f} GB.")
         _receive(response, part, have, url, told)
-        return _name(start, url, response)
+        return name
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, have: int, url: SplitResult, told) -> None:
@@ -160,7 +177,8 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, url: Spl
             out.write(chunk)
             out.flush()
             have += len(chunk)
-            total = total or (_total(part, url) if have >= 8 else None)
+            if have >= needed:
+                total = total or _total(part, url)
             told(have, total or 0)
         if have > total or response.read1(1):
             out.close()
@@ -194,7 +212,7 @@ def _total(part: Path, url: SplitResult) -> int | None:
     else:
         if total > LARGEST:
             why = f"has {total / 1e9:.1f} GB; the limit is {LARGEST / 1e9:.0f} GB"
-        elif not any(mark in name for name in tensors for mark in MARKS):
+        elif not any(map(MARK.search, tensors)):
             why = f"holds no LoRA, but {next(iter(tensors))} and the like"
         else:
             return total
@@ -209,7 +227,7 @@ def _answer(url: SplitResult, headers: dict, told, net: Net) -> Iterator[tuple[S
     for _ in range(HOPS + 1):
         told(0, 0)
         with _connected(url, told, net) as connection:
-            target = quote(url.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{quote(url.query, safe=SAFE)}" if url.query else "")
+            target = quote(url.path or "/", safe=SAFE) + (f"?{quote(url.query, safe=SAFE)}" if url.query else "")
             connection.request("GET", target, headers={"User-Agent": "PairLoRA", "Accept-Encoding": "identity", **headers})
             response = connection.getresponse()
             if response.status not in (301, 302, 303, 307, 308):
@@ -219,9 +237,6 @@ def _answer(url: SplitResult, headers: dict, told, net: Net) -> Iterator[tuple[S
                 raise FetchError(f"{_shown(url)} leads on without saying where to.")
             url = _checked(urljoin(url.geturl(), location), f"{_shown(url)} leads on to it: ")
     raise FetchError(f"{_shown(url)} leads on more than {HOPS} times.")
-
-
-SAFE = "/%:@!$&'()*+,;=~?-._"
 
 
 @contextlib.contextmanager
@@ -245,6 +260,7 @@ def _connected(url: SplitResult, told, net: Net) -> Iterator[http.client.HTTPCon
         raise failed
     with plain, net.context().wrap_socket(plain, server_hostname=host) as secure:
         connection = http.client.HTTPConnection(host, port)
+        connection.default_port = 443  # some sign the Host header, which has no :443 then
         connection.sock = _Watched(secure, told)
         yield connection
 
@@ -304,7 +320,7 @@ def _key(url: str) -> str:
     return hashlib.sha256(url.strip().encode(errors="surrogatepass")).hexdigest()
 
 
-def _validator(response: http.client.HTTPResponse) -> str:
+def _version(response: http.client.HTTPResponse) -> str:
     """By what the other side knows whether it still has the same; "" where it cannot tell."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
@@ -314,13 +330,13 @@ def _stamp(part: Path) -> Path:
     return part.with_suffix(".stamp")
 
 
-def _resumable(part: Path) -> tuple[int, str]:
-    """The bytes that are there to go on from, and the other side's word for their version; 0 where it gave none."""
+def _begun(part: Path) -> tuple[int, str, str]:
+    """The bytes to go on from, the other side's word for their version, and the file's name; 0 where it gave no such word."""
     try:
-        size, stamp = part.stat().st_size, _stamp(part).read_text(encoding="utf-8")
+        size, (version, name) = part.stat().st_size, json.loads(_stamp(part).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return 0, ""
-    return (size, stamp) if size and stamp else (0, "")
+        return 0, "", ""
+    return (size, version, name) if size and version else (0, "", "")
 
 
 def _name(start: SplitResult, url: SplitResult, response: http.client.HTTPResponse) -> str:
@@ -340,17 +356,16 @@ def _sha256(file: Path, told) -> str:
 
 def _keep(url: str, part: Path, folder: Path, name: str, sha256: str) -> Fetched:
     """Give the whole file its name, and note where it came from; the same content from elsewhere is kept once."""
-    with filelock.FileLock(folder / ".addresses.lock"):
-        index = _index(folder)
-        same = (folder / entry["file"] for entry in index.values() if entry["sha256"] == sha256)
-        file = next((file for file in same if file.is_file() and file.stat().st_size == part.stat().st_size),
-                    folder / f"{name}-{sha256[:12]}.safetensors")  # fmt: skip
-        os.replace(part, file)
-        _stamp(part).unlink(missing_ok=True)
-        index[_key(url)] = {"file": file.name, "sha256": sha256, "from": _shown(urlsplit(url.strip()))}
-        new = folder / f".{INDEX}.new"
-        new.write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(new, folder / INDEX)
+    index = _index(folder)
+    same = (folder / entry["file"] for entry in index.values() if entry["sha256"] == sha256)
+    file = next((file for file in same if file.is_file() and file.stat().st_size == part.stat().st_size),
+                folder / f"{name}-{sha256[:12]}.safetensors")  # fmt: skip
+    os.replace(part, file)
+    _stamp(part).unlink(missing_ok=True)
+    index[_key(url)] = {"file": file.name, "sha256": sha256, "from": _shown(urlsplit(url.strip()))}
+    new = folder / f".{INDEX}.new"
+    new.write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(new, folder / INDEX)
     return Fetched(file, sha256, new=True)
 
 
@@ -358,7 +373,7 @@ def _index(folder: Path) -> dict[str, dict]:
     """By the key of each address its file and sha256; empty where the index is missing or damaged."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return {key: {"file": str(entry["file"]), "sha256": str(entry["sha256"]), "from": entry.get("from", "")}
+        return {key: {"file": PurePosixPath(entry["file"]).name, "sha256": str(entry["sha256"]), "from": entry.get("from", "")}
                 for key, entry in index.items()}  # fmt: skip
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
