@@ -24,9 +24,10 @@ from ..trainer.data.held_out import FROM, held_out
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
+from . import access
+from .access import PACK
 
 Dataset = io.Custom("PAIRLORA_DATASET")
-PACK = Path(__file__).parents[1]
 SHOWN = 60  # samples on the contact sheet
 LINES = 200  # of each section of the report
 OFFERED = IMAGE_SUFFIXES | {".heic", ".heif"}  # images, also those that the report says to convert
@@ -71,6 +72,8 @@ def resolve(folder: str, path: str = "") -> Path:
         if chosen.replace("\\", "/") in sample_folders():
             return PACK / chosen
         found = Path(folder_paths.get_input_directory(), chosen)  # an absolute path stays what it is
+        if why := access.refusal(found):
+            raise DatasetError(why)
         if chosen and (os.path.isdir(found) or (found.suffix.lower() == ".zip" and os.path.isfile(found))):
             return found
     if os.path.isfile(found):

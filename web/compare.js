@@ -3,19 +3,35 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge } from "./comparison.js";
 import { el, pictureURL } from "./dom.js";
-import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
+import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
 
 const NODE = "PairLoRABeforeAfter";
 const HEIGHT = 420; // px that the widget has at least
-const KEPT = "pairlora_pictures", CHOSEN = "pairlora_view"; // properties of the node: saved, and in no prompt
+const KEPT = "pairlora_pictures", WHEN = "pairlora_when", CHOSEN = "pairlora_view"; // properties of the node: saved, and in no prompt
 const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
 const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
 const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
 
-// What came last, by node: an undo goes back to the properties that it had before that.
-const latest = new Map();
+// What came last, by node, as {when, images}: an undo, and a reload of a page that has not saved the workflow since, go
+// back to the properties that the node had before that. To tell ComfyUI of a change would queue again in "on change" mode.
+const STORE = "pairlora.compared", STORED = 50; // nodes
 const keyOf = (node) => `${node.graph?.id}:${node.id}`;
+
+function stored() {
+  try {
+    return JSON.parse(localStorage.getItem(STORE)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function store(key, entry) {
+  const entries = Object.entries({ ...stored(), [key]: entry }).sort(([, a], [, b]) => b.when - a.when);
+  try {
+    localStorage.setItem(STORE, JSON.stringify(Object.fromEntries(entries.slice(0, STORED))));
+  } catch {} // full: what was chosen before a reload is found in saved workflows only
+}
 
 class CompareWidget {
   constructor(node) {
@@ -49,14 +65,16 @@ class CompareWidget {
     const { onConfigure } = node;
     node.onConfigure = (...args) => {
       onConfigure?.apply(node, args);
-      this.show(node.properties[KEPT] ?? latest.get(keyOf(node)) ?? []);
+      const last = stored()[keyOf(node)];
+      this.show((last?.when > (node.properties[WHEN] ?? 0) ? last.images : node.properties[KEPT]) ?? []);
     };
   }
 
   /** Take what a run has put out, and keep the files' names with the workflow. */
   ran(images) {
-    this.node.properties[KEPT] = images;
-    latest.set(keyOf(this.node), images);
+    const when = Date.now();
+    Object.assign(this.node.properties, { [KEPT]: images, [WHEN]: when });
+    store(keyOf(this.node), { when, images });
     this.show(images);
   }
 
@@ -234,10 +252,10 @@ app.registerExtension({
   name: "pairlora.compare",
   setup() {
     api.addEventListener("executed", async ({ detail }) => {
-      const images = detail.output?.images;
-      if (images?.[0]?.side && (await isOnScreen(detail.prompt_id))) {
-        widgets.get(nodeAt(detail.display_node ?? detail.node))?.ran(images);
-      }
+      const images = detail.output?.images, id = detail.display_node ?? detail.node;
+      if (!images?.[0]?.side) return;
+      if (await isOnScreen(detail.prompt_id)) widgets.get(nodeAt(id))?.ran(images);
+      else store(`${workflowOf(detail.prompt_id)}:${id}`, { when: Date.now(), images });
     });
   },
   nodeCreated(node) {

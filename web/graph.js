@@ -22,6 +22,11 @@ export async function isOnScreen(prompt, workflowId) {
   return workflow === onScreen() && id === app.graph.id;
 }
 
+/** The id of the workflow that queued a prompt, where this page did. */
+export function workflowOf(prompt) {
+  return queued.get(prompt)?.id;
+}
+
 /** The inputs that a node was queued with, where this page queued it. */
 export function inputsOf(prompt, nodeId) {
   return queued.get(prompt)?.nodes?.[nodeId]?.inputs;
