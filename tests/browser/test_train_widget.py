@@ -20,6 +20,7 @@ def renderer(request, page):
 @pytest.fixture
 def panel(page, renderer):
     yield page.locator(".pairlora-train")
+    page.keyboard.press("Escape")  # ComfyUI's dialog of what went wrong
     page.evaluate("fetch('/api/queue', {method: 'POST', body: '{\"clear\": true}'})")
     page.evaluate("fetch('/api/interrupt', {method: 'POST'})")
 
