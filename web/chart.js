@@ -103,7 +103,8 @@ export class Chart {
       if (!this.box.isConnected || document.hidden || !this.box.checkVisibility() || !this.box.clientWidth) return;
       this.painted = performance.now();
       this.stale = false;
-      this.plot ? this.plot.setData(this.metrics.data) : this.build();
+      const themed = this.colour === getComputedStyle(this.box).color; // else the theme has changed
+      this.plot && themed ? this.plot.setData(this.metrics.data) : this.build();
     }), Math.max(0, this.painted + PAUSE - performance.now()));
   }
 
@@ -116,7 +117,7 @@ export class Chart {
     this.plot?.destroy();
     this.plot = null;
     if (!this.box.clientWidth) return;
-    const colour = getComputedStyle(this.box).color, thin = { stroke: `color-mix(in srgb, ${colour} 15%, transparent)`, width: 1 };
+    const colour = (this.colour = getComputedStyle(this.box).color), thin = { stroke: `color-mix(in srgb, ${colour} 15%, transparent)`, width: 1 };
     const axis = { stroke: colour, font: "10px sans-serif", grid: thin, ticks: thin };
     const line = { points: { show: false }, spanGaps: true };
     const small = (_, values) => values.map((value) => (value == null ? "" : value.toPrecision(2).replace(/\.?0+(e|$)/, "$1")));

@@ -47,10 +47,15 @@ export class Runs {
       const message = `Remove the run ${name} (${key}), ${size(bytes)}? Its checkpoints and pictures are deleted and it cannot be ` +
         "trained on; the LoRAs in the loras folder stay.";
       if (!(await app.extensionManager.dialog.confirm({ title: "Remove a run", message, type: "delete" }))) return;
-      const response = await api.fetchApi("/pairlora/run/remove", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key }),
-      });
-      const { error } = await response.json();
+      let error;
+      try {
+        const response = await api.fetchApi("/pairlora/run/remove", {
+          method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key }),
+        });
+        ({ error } = await response.json());
+      } catch ({ message: reason }) {
+        error = `The server does not answer (${reason}).`;
+      }
       await this.list(error);
       if (!error) this.onRemoved();
     };

@@ -229,10 +229,14 @@ class TrainWidget {
     const words = { stop: "Stops after this step…", preview: "Pictures are made…", copy: "The copy is made…" };
     this.before = { what, copies: this.copies.length, previews: this.found?.previews?.length ?? 0 };
     this.said(words[what]);
-    const response = await api.fetchApi(`/pairlora/run/${what}`, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: this.key }),
-    });
-    if (!response.ok) this.said((await response.json()).error);
+    try {
+      const response = await api.fetchApi(`/pairlora/run/${what}`, {
+        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: this.key }),
+      });
+      if (!response.ok) this.said((await response.json()).error);
+    } catch (error) {
+      this.said(`The server does not answer (${error.message}).`);
+    }
   }
 
   get copies() {

@@ -20,6 +20,7 @@ def renderer(request, page):
 @pytest.fixture
 def panel(page, renderer):
     yield page.locator(".pairlora-train")
+    page.keyboard.press("Escape")  # ComfyUI's dialog of what went wrong
     page.evaluate("fetch('/api/queue', {method: 'POST', body: '{\"clear\": true}'})")
     page.evaluate("fetch('/api/interrupt', {method: 'POST'})")
 
@@ -210,6 +211,74 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
         app.canvas.pasteFromClipboard();
     }""")
     assert sorted(keys(page), key=str) == sorted([key, None], key=str)
+
+
+def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
+    """Two Train nodes of one workflow, with a run each that the server tells of."""
+    steps = {"aaaaaaaaaa": 30, "bbbbbbbbbb": 70}
+
+    def answer(route):
+        key, begin = re.search(r"key=(\w+)&from=(\d+)", route.request.url).groups()
+        lines = [{"step": step, "loss": 1 / step, "rate": 1e-4, "seconds": step * 0.1} for step in range(int(begin) + 1, steps[key] + 1)]
+        route.fulfill(json={
+            "key": key, "subfolder": f"pairlora/x-{key}", "next": steps[key], "lines": lines, "previews": [], "inputs": [],
+            "checkpoints": [], "finished": [], "copies": [], "training": True, "size": 1,
+        })  # fmt: skip
+
+    def told(key, first, second):
+        page.wait_for_function(
+            """([first, second]) => [first, second].every((step, i) => {
+                const [node] = app.graph.nodes.filter(({type}) => type === "PairLoRATrain").sort((a, b) => a.id - b.id).slice(i);
+                return node?.widgets.find(({name}) => name === "progress").element.querySelector(".pairlora-numbers")
+                    .textContent.includes(`step ${step} `);
+            })""",
+            arg=[first, second], timeout=20_000,
+        )  # fmt: skip
+        assert keys(page) == [*steps], key
+
+    page.route("**/pairlora/run?*", answer)
+    graph = training(unique("two"), ENDLESS)
+    train = next(node for node in graph["nodes"] if node["type"] == "PairLoRATrain")
+    second = {**train, "id": 5, "pos": [train["pos"][0], train["pos"][1] + 700], "inputs": [{**given, "link": None} for given in train["inputs"]]}
+    graph["nodes"].append({**second, "outputs": [{**output, "links": []} for output in train["outputs"]]})
+    for node, key in zip([train, graph["nodes"][-1]], steps, strict=True):
+        node["properties"] = {**node["properties"], "pairlora_run": key}
+    load(page, graph)
+    page.evaluate("app.canvas.ds.scale = 0.5, app.canvas.ds.offset = [100, 100], app.graph.setDirtyCanvas(true, true)")
+    told("loaded", 30, 70)
+    plot = panel.first.locator(".pairlora-plot canvas")
+    plot.wait_for()
+    before = plot.evaluate("canvas => canvas.toDataURL()")
+    steps["aaaaaaaaaa"] = 60
+    told("grown", 60, 70)
+    page.wait_for_function("([canvas, before]) => canvas.toDataURL() !== before", arg=[plot.element_handle(), before])
+
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    set_widget(page, 4, "steps", 123)
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+    page.wait_for_function("value => app.graph.getNodeById(4).widgets[0].value === value", arg=ENDLESS)
+    told("undone", 60, 70)
+    page.unroute("**/pairlora/run?*")
+
+
+def test_a_click_takes_the_advice_and_a_run_can_be_removed(page, panel):
+    name = unique("advised")
+    load(page, training(name, 3))
+    panel.get_by_text("about 300 for these 6 pairs").click()
+    assert page.evaluate("app.graph.getNodeById(4).widgets[0].value") == 300
+    panel.get_by_text("about 300 for these 6 pairs").wait_for(state="detached")
+    set_widget(page, 4, "steps", 3)
+    queue(page)
+    wait_for(panel, REPORT)
+    [key] = keys(page)
+    panel.get_by_text("Runs", exact=True).click()
+    remove = panel.get_by_label(f"Remove the run {name} {key}")
+    remove.click()
+    page.get_by_role("dialog").get_by_text("the LoRAs in the loras folder stay").wait_for()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    remove.wait_for(state="detached")
+    assert page.evaluate("key => fetch(`/api/pairlora/run?key=${key}&from=0`).then(({status}) => status)", key) == 404
 
 
 def test_20000_steps_leave_memory_flat_and_frames_quick(page, panel):
