@@ -67,11 +67,19 @@ def is_address(text: str) -> bool:
     return re.match(r"\s*[a-z][a-z+.-]+://", text, re.IGNORECASE) is not None and not text.strip().lower().startswith("file:")
 
 
-def known(url: str, folder: Path) -> Path | None:
-    """The file that the address was fetched to, if it still lies in ``folder``; asks no network."""
+def _known(url: str, folder: Path) -> Path | None:
+    """The file that the address was fetched to, if it still lies in ``folder``."""
     entry = _index(folder).get(_key(url))
     file = folder / entry["file"] if entry else None
     return file if file and file.is_file() else None
+
+
+def fetched(url: str, folder: Path, told: Callable[[int, int], None]) -> Fetched | None:
+    """What was fetched from the address before, if it is still the same; asks no network."""
+    file = _known(url, folder)
+    if not file or (found := _sha256(file, told)) != _index(folder)[_key(url)]["sha256"]:
+        return None
+    return Fetched(file, found, new=False)
 
 
 def fetch(url: str, folder: Path, told: Callable[[int, int], None], net: Net = Net()) -> Fetched:
@@ -85,23 +93,15 @@ def fetch(url: str, folder: Path, told: Callable[[int, int], None], net: Net = N
         OSError: the folder cannot be written.
     """
     start = _checked(url.strip())
-    if fetched := _fetched(url, folder, told):
-        return fetched
+    if found := fetched(url, folder, told):
+        return found
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder, told):
-        if fetched := _fetched(url, folder, told):  # by another server, meanwhile
-            return fetched
+        if found := fetched(url, folder, told):  # by another server, meanwhile
+            return found
         part = folder / f".{_key(url)[:16]}.part"
         name = _download(start, part, told, net)
         return _keep(url, part, folder, name, _sha256(part, told))
-
-
-def _fetched(url: str, folder: Path, told) -> Fetched | None:
-    """What was fetched from the address before, if it is still the same."""
-    file = known(url, folder)
-    if not file or (found := _sha256(file, told)) != _index(folder)[_key(url)]["sha256"]:
-        return None
-    return Fetched(file, found, new=False)
 
 
 @contextlib.contextmanager
