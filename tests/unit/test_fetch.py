@@ -164,6 +164,7 @@ def test_nothing_is_sent_along_when_it_leads_on(fetch, site, monkeypatch):
     "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255",
     "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1",
     "64:ff9b::a00:1", "2002:7f00:1::", "2002:c0a8:101::", "2001:db8::1",
+    "fec0::1", "::127.0.0.1", "::10.0.0.1", "64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1",
 ])  # fmt: skip
 def test_private_addresses_are_never_connected_to(fetch, lora, site, address, monkeypatch):
     assert not lora.is_public(address)

@@ -50,6 +50,8 @@ def is_public(address: str) -> bool:
             inner.append(ipaddress.ip_address(int(ip) & 0xFFFFFFFF))
         if inner:
             return all(is_public(str(part)) for part in inner)
+        if ip not in ipaddress.ip_network("2000::/3"):  # is_global holds for fec0::1 and ::127.0.0.1
+            return False
     return ip.is_global and not ip.is_multicast
 
 
