@@ -10,6 +10,13 @@ from host import ROOT
 COMFYUI = {"comfy", "comfy_aimdo", "comfy_api", "comfy_execution", "comfy_extras", "comfy_kitchen", "comfyui_version",
            "folder_paths", "nodes", "server"}  # fmt: skip
 TENSORS = {"torch", "safetensors", "peft", "transformers"}
+DANGEROUS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "subprocess", "pty", "runpy", "code"}
+NETWORK = {"asyncore", "ftplib", "http", "httpx", "huggingface_hub", "imaplib", "requests", "smtplib", "socket", "socketserver",
+           "ssl", "telnetlib", "urllib3", "websocket", "websockets", "xmlrpc"}  # fmt: skip
+FETCHING = {"trainer/lora/fetch.py": {"http", "socket", "ssl"}, "trainer/run/folder.py": {"socket"}}  # the latter: gethostname
+OPENING = re.compile(r"aiohttp$|aiohttp\.(Client\w+|request|TCPConnector)|urllib\.request|os\.(system|popen|exec|spawn)")
+CALLS = re.compile(r"(eval|exec|__import__|os\.(system|popen|exec\w+|spawn\w+|posix_spawnp?|startfile)|"
+                   r"asyncio\.create_subprocess_\w+|socket\.(socket|create_connection))")  # fmt: skip
 
 # Rooms, and modules that lie beside them, with all of the pack that they import. Nothing below imports what is above it.
 MAY = {
@@ -62,6 +69,20 @@ def test_a_file_imports_only_what_its_room_may(path):
             assert names[0] not in COMFYUI or here in ("nodes", "trainer.host"), f"{here} may not import ComfyUI's {names[0]}"
             assert names[0] != "server" or here == "nodes", "the library knows no server"
             assert names[0] not in TENSORS or here != "trainer.data", "the pair doctor runs without torch"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_runs_code_or_uses_the_network_but_the_one_place_that_fetches(path):
+    name = path.relative_to(ROOT).as_posix()
+    used = {names[0] for outer, *names in imports(path) if not outer}
+    assert not used & DANGEROUS and used & NETWORK == FETCHING.get(name, set())
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            outer = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            taken = {outer + alias.name for alias in node.names}
+            assert not any(OPENING.match(one) for one in taken), f"line {node.lineno}: {taken}"
+        if isinstance(node, ast.Call) and CALLS.fullmatch(called := ast.unparse(node.func)):
+            assert name == "trainer/lora/fetch.py" and called == "socket.create_connection", f"line {node.lineno}: {called}"
 
 
 def test_imports_go_one_way():
