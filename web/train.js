@@ -143,7 +143,7 @@ class TrainWidget {
         if (found.next < this.from) return this.follow(); // it has been removed and begun anew
         for (const line of found.lines) this.chart.metrics.add(line);
         this.from = found.next;
-        this.found = { ...this.found, ...found, lines: [] };
+        this.found = { ...this.found, ...found, lines: [], missing: false };
         more = found.lines.length > 0;
       }
       this.shown = changed;
