@@ -212,6 +212,21 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     }""")
     assert sorted(keys(page), key=str) == sorted([key, None], key=str)
 
+    page.evaluate("""() => {
+        const graph = app.graph.serialize();
+        delete graph.nodes.find(({id}) => id === 4).properties.pairlora_run; // as an undo to before the run
+        graph.nodes = graph.nodes.filter(({id}) => id <= 4);
+        return app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
+    }""")
+    assert keys(page) == [key]
+    panel.locator(".pairlora-plot canvas").wait_for()
+
+    load(page, {**saved, "id": "00000000-0000-4000-8000-000000000001", "nodes": [
+        {**node, "properties": {**node["properties"], **({"pairlora_run": "ffffffffff"} if node["id"] == 4 else {})}}
+        for node in saved["nodes"]
+    ]})  # fmt: skip
+    wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
+
 
 def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     """Two Train nodes of one workflow, with a run each that the server tells of."""
