@@ -2,6 +2,7 @@
 that machine. ComfyUI's own dataset nodes were confined for the same reason (its pull request 14807)."""
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import folder_paths
 from comfy.cli_args import args
@@ -18,7 +19,7 @@ def roots_file() -> Path:
 def refusal(path: str | Path) -> str | None:
     """Why nobody may look into ``path``, a full one, from the page; None where all may. Symbolic links inside of ComfyUI's
     folders lead where the operator wants them to."""
-    if all(is_loopback(address.strip()) for address in args.listen.split(",")):
+    if _for_this_machine_only():
         return None
     wanted = os.path.abspath(path)
     if any(_is_within(wanted, folder) for folder in (*_own_folders(), *_roots())):
@@ -29,17 +30,43 @@ def refusal(path: str | Path) -> str | None:
     )
 
 
+def url_refusal(url: str) -> str | None:
+    """Why nobody may have the server fetch from an address; None where all may. Lines of roots.txt such as
+    https://huggingface.co allow a server."""
+    if _for_this_machine_only() or any(_server(line) == _server(url) for line in _lines() if line.startswith("https://")):
+        return None
+    return (
+        f"This ComfyUI listens for others (--listen {args.listen}), so it only fetches from servers that its operator lists in "
+        f"{roots_file()}, one a line, such as https://huggingface.co."
+    )
+
+
+def _for_this_machine_only() -> bool:
+    return all(is_loopback(address.strip()) for address in args.listen.split(","))
+
+
+def _server(url: str) -> tuple | None:
+    try:
+        parts = urlsplit(url.strip())
+        return parts.scheme, parts.hostname, parts.port or 443
+    except ValueError:
+        return None
+
+
 def _own_folders() -> list[str]:
     folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
     return [*folders, *folder_paths.get_folder_paths("loras"), str(roots_file().parent), str(PACK / "samples")]
 
 
 def _roots() -> list[str]:
+    return [line for line in _lines() if os.path.isabs(line)]
+
+
+def _lines() -> list[str]:
     try:
-        lines = roots_file().read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in roots_file().read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError):
         return []
-    return [line.strip() for line in lines if os.path.isabs(line.strip())]
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -1,12 +1,17 @@
 """Putting a LoRA file on a model."""
+import logging
 from pathlib import Path
 
+import comfy.model_management
 import comfy.utils
 import folder_paths
 from comfy_api.latest import io
+from server import PromptServer
 
 from ..trainer.data import typed
+from ..trainer.data.text import counted
 from ..trainer.host import apply
+from ..trainer.lora import fetch
 from . import access
 
 
@@ -25,12 +30,29 @@ def resolve(lora: str) -> Path:
     return path
 
 
+def fetched(url: str) -> fetch.Fetched:
+    """The file at an https address, with progress on the node; raises ValueError, or ComfyUI's interrupt on its Cancel."""
+    folder = Path(folder_paths.get_folder_paths("loras")[0], "downloaded")
+    bar = comfy.utils.ProgressBar(1000)
+
+    def told(done: int, of: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if of:
+            bar.update_absolute(done * 1000 // of)
+
+    if found := fetch.fetched(url, folder, told):
+        return found
+    if why := access.url_refusal(url):
+        raise ValueError(why)
+    return fetch.fetch(url, folder, told)
+
+
 class PairLoRALoad(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="PairLoRALoad",
-            display_name="Load LoRA (file)",
+            display_name="Load LoRA (file or URL)",
             category="PairLoRA",
             description="Puts a LoRA on the model. Unlike ComfyUI's loader it takes a linked lora_name.",
             inputs=[
@@ -38,7 +60,8 @@ class PairLoRALoad(io.ComfyNode):
                 io.String.Input(
                     "lora",
                     default="",
-                    tooltip="A file of ComfyUI's loras folder, or a full path; link lora_name of Train Edit LoRA.",
+                    tooltip="A file of ComfyUI's loras folder, a full path or an https address of a .safetensors file; "
+                    "link lora_name of Train Edit LoRA.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -50,11 +73,14 @@ class PairLoRALoad(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, model=None, lora=None, strength=None):
         try:
+            if fetch.is_address(lora):  # what comes from there is known by its hash
+                return ""
             stat = resolve(lora).stat()
             return f"{stat.st_mtime_ns} {stat.st_size}"
         except Exception:
@@ -62,12 +88,21 @@ class PairLoRALoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora, strength):
-        path = resolve(lora)
+        came = fetched(lora) if fetch.is_address(lora) else None
+        path = came.file if came else resolve(lora)
         try:
             weights = comfy.utils.load_torch_file(str(path), safe_load=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged or no LoRA ({error}). Download it again, or train it again.") from error
         loaded = apply.with_lora(model, weights, strength)
-        if not apply.added(model, loaded):
+        if not (layers := apply.added(model, loaded)):
             raise ValueError(f"Nothing in {path.name} fits this model ({next(iter(weights), '')}). Was it trained on another?")
+        said = [f"{'Fetched' if came.new else 'Was fetched before'}: {path.name}", f"sha256 {came.sha256}"] if came else []
+        if left := apply.unused(weights, layers):
+            said.append(f"{counted(len(left), 'tensor')} of {path.name} fit nothing in this model, first {left[0]}. Was it "
+                        f"trained on another?")  # fmt: skip
+            logging.warning("PairLoRA: %s", said[-1])
+        if said:
+            server = PromptServer.instance
+            server.send_progress_text("\n".join(said), cls.hidden.unique_id, server.client_id)
         return io.NodeOutput(loaded)
