@@ -20,9 +20,9 @@ class Counted {
     const response = await api.fetchApi("/pairlora/preview", {
       method: "POST", headers: { "Content-Type": "application/json" }, body: key,
     });
-    const { result } = await response.json();
+    const { counts } = await response.json();
     this.key = key;
-    this.samples = result ? { pairs: result.counts.pairs, all: result.counts.pairs + result.counts.unpaired } : null;
+    this.samples = counts ? { pairs: counts.pairs, all: counts.samples } : null;
     return this.samples;
   }
 }

@@ -22,6 +22,7 @@ const ASKS = [
 
 const widgets = new Map(); // by node, of the workflow on screen
 const keys = new Map(); // of the runs that nodes have trained, by graph and node: an undo goes back to before them
+let loading = false; // a workflow, not single nodes
 let known; // the client id that the server knows as one that draws progress itself
 
 const place = (node) => `${node.graph?.id}/${node.id}`;
@@ -68,7 +69,7 @@ class TrainWidget {
   }
 
   hook() {
-    const { node } = this, widget = this;
+    const { node } = this;
     const after = (name, then) => {
       const before = node[name];
       node[name] = function (...args) {
@@ -77,14 +78,10 @@ class TrainWidget {
         return result;
       };
     };
-    after("onConfigure", () => {
-      widget.pasted = !node.graph; // a workflow's own nodes are in it before they get their values
-      if (node.graph) widget.follow(node.properties[KEY] ?? keys.get(place(node)));
-    });
-    after("onAdded", () => {
-      if (widget.pasted) delete node.properties[KEY]; // it has trained nothing
-      widget.pasted = false;
-    });
+    // a pasted node is configured before it is added on ComfyUI 0.3.75, and after it on newer ones
+    const take = () => node.graph && this.follow(this.isCopy() ? undefined : (node.properties[KEY] ?? keys.get(place(node))));
+    after("onConfigure", take);
+    after("onAdded", take);
     after("onRemoved", () => {
       widgets.delete(node);
       clearTimeout(this.timer);
@@ -93,6 +90,15 @@ class TrainWidget {
       this.seen.disconnect();
       this.chart.remove();
     });
+  }
+
+  /** Whether this was pasted beside the node that has trained the run; a copy has trained nothing. */
+  isCopy() {
+    const { node, key } = this;
+    const copy = key && !loading && [...widgets.keys()].some((other) =>
+      other !== node && other.graph === node.graph && other.properties[KEY] === key);
+    if (copy) delete node.properties[KEY];
+    return Boolean(copy);
   }
 
   get key() {
@@ -143,7 +149,7 @@ class TrainWidget {
         if (found.next < this.from) return this.follow(); // it has been removed and begun anew
         for (const line of found.lines) this.chart.metrics.add(line);
         this.from = found.next;
-        this.found = { ...this.found, ...found, lines: [] };
+        this.found = { ...this.found, ...found, lines: [], missing: false };
         more = found.lines.length > 0;
       }
       this.shown = changed;
@@ -301,7 +307,11 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass === NODE) widgets.set(node, new TrainWidget(node));
   },
+  beforeConfigureGraph() {
+    loading = true;
+  },
   afterConfigureGraph() {
+    loading = false;
     ask(); // not awaited: the workflow is on screen only once this is done
   },
 });

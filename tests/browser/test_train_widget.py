@@ -212,8 +212,23 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     }""")
     assert sorted(keys(page), key=str) == sorted([key, None], key=str)
 
+    page.evaluate("""() => {
+        const graph = app.graph.serialize();
+        delete graph.nodes.find(({id}) => id === 4).properties.pairlora_run; // as an undo to before the run
+        graph.nodes = graph.nodes.filter(({id}) => id <= 4);
+        return app.loadGraphData(graph, true, false, app.extensionManager.workflow.activeWorkflow);
+    }""")
+    assert keys(page) == [key]
+    panel.locator(".pairlora-plot canvas").wait_for()
 
-def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
+    load(page, {**saved, "id": "00000000-0000-4000-8000-000000000001", "nodes": [
+        {**node, "properties": {**node["properties"], **({"pairlora_run": "ffffffffff"} if node["id"] == 4 else {})}}
+        for node in saved["nodes"]
+    ]})  # fmt: skip
+    wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
+
+
+def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel, renderer):
     """Two Train nodes of one workflow, with a run each that the server tells of."""
     steps = {"aaaaaaaaaa": 30, "bbbbbbbbbb": 70}
 
@@ -258,6 +273,9 @@ def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
     page.wait_for_function("value => app.graph.getNodeById(4).widgets[0].value === value", arg=ENDLESS)
+    if renderer:  # the panels of before the undo stay on the page; those of the new nodes are in no document
+        page.unroute("**/pairlora/run?*")
+        pytest.xfail("Nodes 2.0 does not mount the new nodes' panels after an undo")
     told("undone", 60, 70)
     page.unroute("**/pairlora/run?*")
 
