@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge } from "./comparison.js";
-import { el, pictureURL } from "./dom.js";
+import { addPanel, el, pictureURL } from "./dom.js";
 import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
 
 const NODE = "PairLoRABeforeAfter";
@@ -53,12 +53,8 @@ class CompareWidget {
       head, this.grid, this.comparison.element, this.scores, this.strip, this.answer,
     );
     this.element = el("div", { className: "pairlora-panel pairlora-compare" }, this.empty, this.full);
-    this.element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
     this.element.addEventListener("keydown", (event) => this.pressed(event));
-    const widget = node.addDOMWidget("comparison", "pairlora-compare", this.element, {
-      serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT,
-    });
-    widget.serialize = false; // nor in saved workflows, whose values go by position
+    addPanel(node, "comparison", this.element, HEIGHT);
     node.hideOutputImages = true; // which ComfyUI would draw below; before it knew that word, onDrawBackground did
     node.onDrawBackground = () => {};
     node.setSize([Math.max(node.size[0], 460), Math.max(node.size[1], node.computeSize()[1])]);

@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { openLarge } from "./comparison.js";
-import { el, many, pictureURL } from "./dom.js";
+import { addPanel, el, many, pictureURL } from "./dom.js";
 import { inputsOf, isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { upload } from "./upload.js";
 
@@ -41,13 +41,8 @@ class DatasetWidget {
       this.uploaded,
       this.body,
     );
-    // the canvas would take the wheel for zooming
-    this.element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
 
-    const widget = node.addDOMWidget("pairs", "pairlora-dataset", this.element, {
-      serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT,
-    });
-    widget.serialize = false; // nor in saved workflows, whose values go by position
+    addPanel(node, "pairs", this.element, HEIGHT);
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
     this.watch();
     this.schedule();

@@ -14,4 +14,31 @@ export const many = (number, word) => `${number} ${word}${String(number) === "1"
 export const pictureURL = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 
+const DRAWN = 100; // ms after which nodes are drawn
+let removed = []; // panels of nodes that are in no graph any more, as {id, name, element}
+
+/** Put a panel on a node, under the name of a widget that is saved nowhere; `height` is the least, in px. */
+export function addPanel(node, name, element, height) {
+  // the canvas would take the wheel for zooming
+  element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
+  const widget = node.addDOMWidget(name, `pairlora-${name}`, element, {
+    serialize: false, hideOnZoom: false, getMinHeight: () => height,
+  });
+  widget.serialize = false; // nor in saved workflows, whose values go by position
+  // An undo makes all nodes anew. Nodes 2.0 goes on with what it has drawn for a node of the same number, and its WidgetDOM
+  // takes a widget's element only when it is drawn first.
+  const { onConfigure, onRemoved } = node;
+  node.onRemoved = (...args) => {
+    onRemoved?.apply(node, args);
+    removed = [...removed.filter((panel) => panel.element.isConnected), { id: node.id, name, element }];
+  };
+  node.onConfigure = (...args) => {
+    onConfigure?.apply(node, args);
+    setTimeout(() => {
+      const before = removed.find((panel) => panel.id === node.id && panel.name === name && panel.element.isConnected);
+      if (before && !element.isConnected) before.element.replaceWith(element);
+    }, DRAWN);
+  };
+}
+
 document.head.append(el("link", { rel: "stylesheet", href: new URL("pairlora.css", import.meta.url).href }));

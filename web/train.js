@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Advice } from "./advice.js";
 import { Chart } from "./chart.js";
-import { el } from "./dom.js";
+import { addPanel, el } from "./dom.js";
 import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { Runs, size } from "./runs.js";
 import { Strip } from "./strip.js";
@@ -54,13 +54,8 @@ class TrainWidget {
       "div", { className: "pairlora-panel pairlora-train" },
       this.advice.element, this.text, this.buttons, this.runs.element, this.live, this.warnings, this.folded,
     );
-    // the canvas would take the wheel for zooming
-    this.element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
     this.show({ text: NOTHING });
-    const widget = node.addDOMWidget("progress", "pairlora-train", this.element, {
-      serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT,
-    });
-    widget.serialize = false; // nor in saved workflows, whose values go by position
+    addPanel(node, "progress", this.element, HEIGHT);
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
     this.hook();
     this.seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.tick());

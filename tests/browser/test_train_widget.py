@@ -228,7 +228,7 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
 
 
-def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel, renderer):
+def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     """Two Train nodes of one workflow, with a run each that the server tells of."""
     steps = {"aaaaaaaaaa": 30, "bbbbbbbbbb": 70}
 
@@ -273,10 +273,10 @@ def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel, renderer):
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
     page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
     page.wait_for_function("value => app.graph.getNodeById(4).widgets[0].value === value", arg=ENDLESS)
-    if renderer:  # the panels of before the undo stay on the page; those of the new nodes are in no document
-        page.unroute("**/pairlora/run?*")
-        pytest.xfail("Nodes 2.0 does not mount the new nodes' panels after an undo")
     told("undone", 60, 70)
+    page.wait_for_function("""() => app.graph.nodes.filter(({type}) => type === "PairLoRATrain")
+        .every(({widgets}) => widgets.find(({name}) => name === "progress").element.isConnected)""")
+    assert page.locator(".pairlora-train").count() == 2
     page.unroute("**/pairlora/run?*")
 
 
