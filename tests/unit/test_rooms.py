@@ -20,7 +20,7 @@ CALLS = re.compile(r"(eval|exec|__import__|os\.(system|popen|exec\w+|spawn\w+|po
 
 # Rooms, and modules that lie beside them, with all of the pack that they import. Nothing below imports what is above it.
 MAY = {
-    "nodes": {"trainer.run", "trainer.loop", "trainer.similarity", "trainer.lora", "trainer.host", "trainer.data"},
+    "nodes": {"trainer.run", "trainer.plan", "trainer.loop", "trainer.similarity", "trainer.lora", "trainer.host", "trainer.data"},
     "trainer.run": {"trainer.encoding", "trainer.loop", "trainer.watch", "trainer.scores", "trainer.similarity", "trainer.state",
                     "trainer.plan", "trainer.lora", "trainer.host", "trainer.data"},
     "trainer.loop": {"trainer.watch", "trainer.plan", "trainer.state", "trainer.step", "trainer.host"},
