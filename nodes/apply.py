@@ -102,7 +102,7 @@ class PairLoRALoad(io.ComfyNode):
             said.append(f"{counted(len(left), 'tensor')} of {path.name} fit nothing in this model, first {left[0]}. Was it "
                         f"trained on another?")  # fmt: skip
             logging.warning("PairLoRA: %s", said[-1])
-        if said:
-            server = PromptServer.instance
+        server = PromptServer.instance
+        if said and server.client_id is not None:  # else every page would be told
             server.send_progress_text("\n".join(said), cls.hidden.unique_id, server.client_id)
         return io.NodeOutput(loaded)

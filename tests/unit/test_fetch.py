@@ -197,7 +197,7 @@ def test_what_is_typed_and_where_it_leads_on_to_must_be_acceptable(fetch, lora, 
 @pytest.mark.parametrize("page, why", [
     (404, "answers with 404"), (401, "Does it ask for an account"), (b"<!DOCTYPE html>" + b" " * 900, "no safetensors file"),
     (b"", "could not be fetched"), (packed("model.diffusion_model.x.weight"), "holds no LoRA, but model.diffusion_model.x.weight"),
-    (packed(data_offsets=[0, 9 << 30]), "has 9.7 GB; the limit is 9 GB"), (packed(data_offsets=["a", 3]), "its header is damaged"),
+    (packed(data_offsets=[0, 9 << 30]), "has 9.7 GB; the limit is 8 GB"), (packed(data_offsets=["a", 3]), "its header is damaged"),
     (LORA + b"more", "longer than its header says"), (LORA[:-9], "could not be fetched"),
 ])  # fmt: skip
 def test_what_is_no_lora_is_refused_before_it_is_fetched(fetch, lora, site, tmp_path, page, why):

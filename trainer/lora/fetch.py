@@ -18,7 +18,7 @@ import filelock
 
 from ..data import names
 
-LARGEST = 8 << 30  # bytes of a file
+LARGEST = 8_000_000_000  # bytes of a file
 LARGEST_HEADER = 32 << 20  # bytes; 100,000 tensors
 HOPS = 5  # redirects
 CHUNK = 1 << 20  # bytes read and written at a time
@@ -159,7 +159,7 @@ def _once(start: SplitResult, part: Path, told: Callable[[int, int], None], net:
             have, name = 0, _name(start, url, response)
             part.unlink(missing_ok=True)
             _stamp(part).write_text(json.dumps([_version(response), name]), encoding="utf-8")
-        length = int(response.headers.get("Content-Length") or 0)
+        length = response.length or 0  # None where it is not told
         if have + length > LARGEST:
             raise FetchError(f"{_shown(url)} has {(have + length) / 1e9:.1f} GB; the limit is {LARGEST / 1e9:.0f} GB.")
         _receive(response, part, have, url, told)
