@@ -1,0 +1,48 @@
+// Load LoRA: the strength as a slider from -2 to 2; what is typed beside it may lie beyond.
+import { app } from "../../scripts/app.js";
+import { el } from "./dom.js";
+
+const HEIGHT = 26;
+
+function addSlider(node) {
+  const strength = node.widgets.find((widget) => widget.name === "strength");
+  const slider = el("input", { type: "range", min: -2, max: 2, step: 0.05, className: "pairlora-strength", title: "strength" });
+  slider.setAttribute("aria-label", "strength");
+  const show = () => {
+    slider.value = strength.value; // the browser keeps it within -2 and 2
+    slider.disabled = Boolean(node.inputs?.some((input) => input.widget?.name === "strength" && input.link != null));
+  };
+  slider.addEventListener("input", () => {
+    strength.value = Number(slider.value);
+    strength.callback?.(strength.value);
+    node.setDirtyCanvas(true, true);
+  });
+  slider.addEventListener("dblclick", () => {
+    slider.value = 1;
+    slider.dispatchEvent(new Event("input"));
+  });
+  const { callback } = strength;
+  strength.callback = (...args) => {
+    callback?.apply(strength, args);
+    show();
+  };
+  const widget = node.addDOMWidget("slider", "pairlora-strength", slider, {
+    serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT, getMaxHeight: () => HEIGHT,
+  });
+  widget.serialize = false; // nor in saved workflows, whose values go by position
+  for (const event of ["onConfigure", "onConnectionsChange"]) {
+    const before = node[event];
+    node[event] = (...args) => {
+      before?.apply(node, args);
+      show();
+    };
+  }
+  show();
+}
+
+app.registerExtension({
+  name: "PairLoRA.load",
+  nodeCreated(node) {
+    if (node.comfyClass === "PairLoRALoad") addSlider(node);
+  },
+});
