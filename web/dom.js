@@ -17,12 +17,12 @@ export const pictureURL = ({ filename, subfolder, type }) =>
 const DRAWN = 100; // ms after which nodes are drawn
 let removed = []; // panels of nodes that are in no graph any more, as {id, name, element}
 
-/** Put a panel on a node, under the name of a widget that is saved nowhere; `height` is the least, in px. */
-export function addPanel(node, name, element, height) {
+/** Put a panel on a node, under the name of a widget that is saved nowhere; `height` is the least, `most` the greatest, in px. */
+export function addPanel(node, name, element, height, most) {
   // the canvas would take the wheel for zooming
   element.addEventListener("wheel", (event) => event.stopPropagation(), { passive: true });
   const widget = node.addDOMWidget(name, `pairlora-${name}`, element, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => height,
+    serialize: false, hideOnZoom: false, getMinHeight: () => height, ...(most && { getMaxHeight: () => most }),
   });
   widget.serialize = false; // nor in saved workflows, whose values go by position
   // An undo makes all nodes anew. Nodes 2.0 goes on with what it has drawn for a node of the same number, and its WidgetDOM

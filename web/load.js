@@ -1,8 +1,8 @@
 // Load LoRA: the strength as a slider from -2 to 2; what is typed beside it may lie beyond.
 import { app } from "../../scripts/app.js";
-import { el } from "./dom.js";
+import { addPanel, el } from "./dom.js";
 
-const HEIGHT = 26;
+const HEIGHT = 26; // px
 
 function addSlider(node) {
   const strength = node.widgets.find((widget) => widget.name === "strength");
@@ -26,10 +26,7 @@ function addSlider(node) {
     callback?.apply(strength, args);
     show();
   };
-  const widget = node.addDOMWidget("slider", "pairlora-strength", slider, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT, getMaxHeight: () => HEIGHT,
-  });
-  widget.serialize = false; // nor in saved workflows, whose values go by position
+  addPanel(node, "slider", slider, HEIGHT, HEIGHT);
   for (const event of ["onConfigure", "onConnectionsChange"]) {
     const before = node[event];
     node[event] = (...args) => {
@@ -41,7 +38,7 @@ function addSlider(node) {
 }
 
 app.registerExtension({
-  name: "PairLoRA.load",
+  name: "pairlora.load",
   nodeCreated(node) {
     if (node.comfyClass === "PairLoRALoad") addSlider(node);
   },
