@@ -37,7 +37,8 @@ async def told(request: web.Request) -> web.Response:
     """{"told": [...]}: what `pairlora_train` said last of each training in ``workflow``, an id, that has ended or that
     ``client`` has queued. A client that asks is one that draws it itself."""
     client, workflow = request.query.get("client"), request.query.get("workflow")
-    pages.add(client)
+    if client:
+        pages.add(client)
     of_workflow = [entry for (its_workflow, _), entry in list(last.items()) if its_workflow == workflow]
     return web.json_response({"told": [word for word, queued in of_workflow if word["ended"] or queued == client]})
 

@@ -37,6 +37,7 @@ def compared(page):
 def test_an_example_from_queue_to_comparison_and_back_after_a_reload(page, problems, screenshot):
     load(page, json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8")))
     set_widget(page, TRAIN, "steps", STEPS)
+    set_widget(page, TRAIN, "learning_rate", 0.0021)  # so that it is no other test's training
     set_widget(page, TRAIN, "name", "whole_path")
     queue(page)
     page.locator(".pairlora-train").get_by_text("step ").first.wait_for(timeout=240_000)
