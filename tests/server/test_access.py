@@ -72,6 +72,25 @@ def test_nodes_refuse_what_is_outside(shared, private):
         })  # fmt: skip
 
 
+def test_addresses_are_only_fetched_from_servers_that_are_listed(shared, base):
+    def load(url):
+        with pytest.raises(GraphError) as error:
+            shared.run({"1": node("PairLoRADemoModel"), "2": node("PairLoRALoad", model=["1", 0], lora=url, strength=1.0),
+                        "3": node("PreviewAny", source=["2", 0])})  # fmt: skip
+        return str(error.value)
+
+    assert "so it only fetches from servers that its operator lists" in load("https://lora.invalid/a.safetensors")
+    roots = base / "user/__pairlora/roots.txt"
+    roots.parent.mkdir(parents=True, exist_ok=True)
+    roots.write_text("https://lora.invalid/\n", encoding="utf-8")
+    try:
+        assert "There is no lora.invalid" in load("https://lora.invalid/a.safetensors")
+        assert "its operator lists" in load("https://lora.invalid:444/a.safetensors")
+        assert "its operator lists" in load("https://lora.invalid.example/a.safetensors")
+    finally:
+        roots.unlink()
+
+
 def test_every_route_refuses_hostile_names(shared, base, private):
     inside = str(private.relative_to("/"))
     hostile = [str(private), f"../../../../../../{inside}", f"..\\..\\{inside}", f"x/../../../../../../{inside}", f"file://{private}",

@@ -1,7 +1,12 @@
-"""Load LoRA (file): whatever way the file is named, and what is wrong with it."""
+"""Load LoRA (file or URL): whatever way the file is named, and what is wrong with it."""
+import hashlib
+import json
 import os
+import re
 
 import pytest
+import safetensors.torch
+import torch
 from running import node, steps_of
 
 from client import GraphError
@@ -11,9 +16,9 @@ from client import GraphError
 def load(client, server):
     """`load(lora)`: put the file that is named so on the demo model."""
 
-    def run(lora):
+    def run(lora, on_text=None):
         return client.run({"base": node("PairLoRADemoModel"), "load": node("PairLoRALoad", model=["base", 0], lora=lora, strength=1.0),
-                           "show": node("PreviewAny", source=["load", 0])})  # fmt: skip
+                           "show": node("PreviewAny", source=["load", 0])}, on_text)  # fmt: skip
 
     return run
 
@@ -47,3 +52,48 @@ def test_a_damaged_file_is_named(load, file, server, content):
     damaged.write_bytes(file.read_bytes()[:-1000] if content is None else content)
     with pytest.raises(GraphError, match=r"damaged\.safetensors is damaged or no LoRA .*Download it again, or train it again"):
         load("damaged.safetensors")
+
+
+@pytest.fixture
+def downloaded(file, server):
+    """`downloaded(url, content)`: as if the address had been fetched before."""
+    folder = server.base / "models/loras/downloaded"
+    folder.mkdir(exist_ok=True)
+
+    def put(url, content):
+        sha256 = hashlib.sha256(content).hexdigest()
+        (folder / f"{sha256[:12]}.safetensors").write_bytes(content)
+        entry = {"file": f"{sha256[:12]}.safetensors", "sha256": sha256}
+        (folder / "addresses.json").write_text(json.dumps({hashlib.sha256(url.encode()).hexdigest(): entry}))
+        return sha256
+
+    return put
+
+
+def test_what_was_fetched_once_needs_no_network_and_shows_its_hash(load, file, downloaded):
+    said = []
+    url = "https://lora.invalid/a.safetensors?token=1"
+    sha256 = downloaded(url, file.read_bytes())
+    assert "load" in load(url, lambda node, text: said.append(text)).ran
+    assert f"sha256 {sha256}" in said[-1] and "fit nothing" not in said[-1]
+
+
+@pytest.mark.parametrize("url, why", [
+    ("https://127.0.0.1/a.safetensors", "127.0.0.1 is 127.0.0.1, an address of this machine or its network"),
+    ("https://localhost:8188/a.safetensors", "an address of this machine or its network"),
+    ("http://example.com/a.safetensors", "does not begin with https://"),
+    ("https://me:word@example.com/a.safetensors", "holds a user's name or password"),
+    ("https://lora.invalid/a.safetensors", "There is no lora.invalid"),
+])  # fmt: skip
+def test_addresses_that_are_not_fetched_from(load, url, why):
+    with pytest.raises(GraphError, match=re.escape(why)):
+        load(url)
+
+
+def test_what_does_not_fit_the_model_is_named(load, file, server):
+    weights = safetensors.torch.load_file(file)
+    weights.update({f"diffusion_model.elsewhere.lora_{x}.weight": torch.zeros(2, 2) for x in "AB"})
+    safetensors.torch.save_file(weights, server.base / "models/loras/partly.safetensors")
+    said = []
+    load("partly.safetensors", lambda node, text: said.append(text))
+    assert "2 tensors of partly.safetensors fit nothing in this model, first diffusion_model.elsewhere.lora_A.weight" in said[-1]
