@@ -24,6 +24,20 @@ def ssim(picture: np.ndarray, target: np.ndarray, region: np.ndarray | None = No
     The mean over the channels and over the pixels, of the ``region`` if there is one, around which a whole window lies in the
     picture; None if there are none.
     """
+    return _mean(_structure(picture, target), region)
+
+
+def by_region(picture: np.ndarray, target: np.ndarray, region: np.ndarray | None) -> dict[str, float]:
+    """`psnr` and `ssim` of the whole and, where there is a ``region`` that the edit changes, `psnr_changed`, `ssim_changed` in
+    it and `psnr_kept`, `ssim_kept` in the rest; without those of which there are none."""
+    structure, found = _structure(picture, target), {}
+    for name, where in {"": None, **({} if region is None else {"_changed": region, "_kept": ~region})}.items():
+        found |= {f"psnr{name}": psnr(picture, target, where), f"ssim{name}": _mean(structure, where)}
+    return {score: value for score, value in found.items() if value is not None}
+
+
+def _structure(picture: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """The structural similarity around each pixel that has a whole window, a mean over the channels; None if none has."""
     _check(picture, target)
     if min(picture.shape[:2]) <= 2 * RADIUS:
         return None
@@ -31,10 +45,15 @@ def ssim(picture: np.ndarray, target: np.ndarray, region: np.ndarray | None = No
     mx, my, xx, yy, xy = _blurred(torch.cat([x, y, x * x, y * y, x * y]), SIGMA, RADIUS).chunk(5)
     luminance = (2 * mx * my + C1) / (mx**2 + my**2 + C1)
     structure = (2 * (xy - mx * my) + C2) / (xx - mx**2 + yy - my**2 + C2)
-    values = (luminance * structure).mean((0, 1)).numpy()
+    return (luminance * structure).mean((0, 1)).numpy()
+
+
+def _mean(structure: np.ndarray | None, region: np.ndarray | None) -> float | None:
+    if structure is None:
+        return None
     if region is not None:
-        values = values[region[RADIUS:-RADIUS, RADIUS:-RADIUS]]
-    return float(values.mean()) if values.size else None
+        structure = structure[region[RADIUS:-RADIUS, RADIUS:-RADIUS]]
+    return float(structure.mean()) if structure.size else None
 
 
 def changed(start: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -67,6 +67,11 @@ class Report:
     def errors(self) -> list[Finding]:
         return [finding for finding in self.found.findings if finding.level == "error"]
 
+    @property
+    def steps(self) -> int:
+        """How many training steps to start with."""
+        return len(self.found.samples) * STEPS_A_PAIR
+
     def counts(self) -> dict:
         samples, levels = self.found.samples, Counter(finding.level for finding in self.found.findings)
         return {
@@ -149,7 +154,7 @@ class Report:
         enough = [text for number, text in ENOUGH if len(samples) >= number][-1]
         lines = [
             f"{counted(len(samples), 'sample')} {'is' if len(samples) == 1 else 'are'} {enough}",
-            f"train about {len(samples) * STEPS_A_PAIR:,} steps ({STEPS_A_PAIR} a sample at batch size 1; 1,000 for 20)",
+            f"train about {self.steps:,} steps ({STEPS_A_PAIR} a sample at batch size 1; 1,000 for 20)",
         ]
         if self.headers:
             sizes = Counter((h[-1].width, h[-1].height) for h in self.headers.values())

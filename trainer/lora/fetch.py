@@ -69,19 +69,13 @@ def is_address(text: str) -> bool:
     return re.match(r"\s*[a-z][a-z+.-]+://", text, re.IGNORECASE) is not None and not text.strip().lower().startswith("file:")
 
 
-def _known(url: str, folder: Path) -> Path | None:
-    """The file that the address was fetched to, if it still lies in ``folder``."""
-    entry = _index(folder).get(_key(url))
-    file = folder / entry["file"] if entry else None
-    return file if file and file.is_file() else None
-
-
 def fetched(url: str, folder: Path, told: Callable[[int, int], None]) -> Fetched | None:
     """What was fetched from the address before, if it is still the same; asks no network."""
-    file = _known(url, folder)
-    if not file or (found := _sha256(file, told)) != _index(folder)[_key(url)]["sha256"]:
+    if not (entry := _index(folder).get(_key(url))):
         return None
-    return Fetched(file, found, new=False)
+    file = folder / entry["file"]
+    same = file.is_file() and _sha256(file, told) == entry["sha256"]
+    return Fetched(file, entry["sha256"], new=False) if same else None
 
 
 def fetch(url: str, folder: Path, told: Callable[[int, int], None], net: Net = Net()) -> Fetched:

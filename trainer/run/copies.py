@@ -29,10 +29,7 @@ class Copies:
         job, name = self.job, f"{self.name}_step{state.step}"
         tensors = files.rounded(state.lora.state_dict(), job.settings.save_as)
         named = files.named(tensors, job.family.name)
-        header = files.metadata(
-            name, job.key, job.family.name, job.about, job.settings, state.step, job.learning_rate, seconds, job.base,
-            job.base_file, job.graph, str(plan),
-        )  # fmt: skip
+        header = job.header(name, state.step, seconds, plan)
         trial = self.folder.path / f"copy.trial{SUFFIX}"
         try:
             write_tensors(trial, named, header)

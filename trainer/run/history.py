@@ -7,8 +7,9 @@ from pathlib import Path
 import filelock
 
 from .folder import Folder
+from .places import KEYED, folders
 
-KEY = re.compile(r"[0-9a-f]{10}")  # at the end of a run's folder's name
+KEY = re.compile(rf"[0-9a-f]{{{KEYED}}}")
 MOST = 5000  # lines that are given at once
 PICTURE = re.compile(r"step(\d+)-(\d+)\.png")
 BESIDE = re.compile(r"pair-(\d+)-(input|target)\.png")
@@ -20,7 +21,7 @@ def find(output: Path, key: str) -> Path | None:
     """The folder of the run of that key in ComfyUI's output folder."""
     if not KEY.fullmatch(key):
         return None
-    found = (folder for folder in Path(output, "pairlora").glob(f"*-{key}") if folder.is_dir())
+    found = (folder for folder in folders(Path(output, "pairlora"), key) if folder.is_dir())
     return next((folder for folder in found if any(any(folder.glob(name)) for name in FILES)), None)
 
 

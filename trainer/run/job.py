@@ -13,7 +13,9 @@ from ..host import families, patches
 from ..host.collect import CollectedDataset
 from ..host.fingerprint import fingerprint
 from ..loop import Settings
+from ..lora import files
 from ..lora.start import Start
+from ..plan import Plan
 
 Dataset = PairedDataset | CollectedDataset
 
@@ -114,6 +116,13 @@ class Job:
             "held_out": [s.name for s in self.held_out.samples] if self.held_out else [], "base": self.base_file or self.family.name,
             "family": self.family.name, "settings": self.settings.of_training(), "learning_rate": self.learning_rate,
         }  # fmt: skip
+
+    def header(self, name: str, step: int, seconds: float, plan: Plan | None) -> dict[str, str]:
+        """What the file of its LoRA, called so, says of itself after so many steps."""
+        return files.metadata(
+            name, self.key, self.family.name, self.about, self.settings, step, self.learning_rate, seconds, self.base,
+            self.base_file, self.graph, str(plan),
+        )  # fmt: skip
 
     def warnings(self) -> list[str]:
         """What to say before it begins."""

@@ -175,10 +175,7 @@ def _finish(job: Job, record: Record, keeper: Keeper, name: str, begun: int, sam
         chosen = min(candidates, key=lambda name: candidates[name][0])
         if chosen != "the last step":
             loras[record.last.replace(".safetensors", ".best.safetensors")] = candidates[chosen][1]
-    header = files.metadata(
-        name, job.key, job.family.name, job.about, job.settings, step, job.learning_rate, seconds, job.base, job.base_file,
-        job.graph, str(keeper.used),
-    )  # fmt: skip
+    header = job.header(name, step, seconds, keeper.used)
     checksums = record.save({file: files.named(lora, job.family.name) for file, lora in loras.items()}, header)
     losses = [values["loss"] for at, values in told.items() if 0 < at <= step and "loss" in values]
     tenth = max(1, len(losses) // 10)

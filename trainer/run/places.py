@@ -16,6 +16,7 @@ from ..data.names import safe_name
 from ..data.pairs import DatasetError
 
 SUFFIX = ".safetensors"
+KEYED = 10  # characters of a run's key at the end of its folder's name
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,16 @@ def lora_path(name: str) -> PurePosixPath:
         return safe_name(bare)
     except DatasetError as error:
         raise ValueError(f"{error} In a LoRA's name path separators follow folders of the loras folder only.") from error
+
+
+def folders(runs: Path, key: str) -> Iterator[Path]:
+    """Those of the run of that key in a folder of runs, whatever its LoRA was called then."""
+    return runs.glob(f"*-{key[:KEYED]}")
+
+
+def key_of(folder: Path) -> str:
+    """What of a run's key its folder's name has."""
+    return folder.name[-KEYED:]
 
 
 @contextlib.contextmanager
@@ -86,6 +97,15 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict[str
             free = shutil.disk_usage(path.parent).free
         short = f"{size / 1e6:.0f} MB are needed there and {free / 1e6:.0f} MB are free" if free < size else str(error)
         raise OSError(f"{path} cannot be written: {short}.") from error
+
+
+def holds(path: Path, tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether a .safetensors file is there, whole, with just these."""
+    try:
+        there = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError):
+        return False
+    return there.keys() == tensors.keys() and all(torch.equal(there[key], value) for key, value in tensors.items())
 
 
 @contextlib.contextmanager

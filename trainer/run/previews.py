@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image
 
 from ..data.dataset import PairedDataset
+from ..data.writing import to_image
 from ..host import preview
 from ..host.encode import Encoded
 from ..scores import PASSES
-from ..similarity import changed, psnr, ssim
+from ..similarity import by_region, changed
 from .job import Job
 from .places import whole
 
@@ -91,7 +92,7 @@ class Previews:
         file = self.folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as unfinished:
-            _image(picture).save(unfinished, "PNG")
+            to_image(picture).save(unfinished, "PNG")
         return file
 
     def _likeness(self, made: dict[str, np.ndarray]) -> Likeness:
@@ -99,11 +100,8 @@ class Previews:
         for name, picture in made.items():
             first, *_, target = self.pictures[name]
             target = target[: picture.shape[0], : picture.shape[1]]  # a VAE may leave out the last rows
-            region = changed(first, target)
-            for called, where in (("", None), ("_changed", region), ("_kept", ~region)):
-                for measure in (psnr, ssim):
-                    if (value := measure(picture, target, where)) is not None:
-                        values.setdefault(f"{measure.__name__}{called}", []).append(value)
+            for score, value in by_region(picture, target, changed(first, target)).items():
+                values.setdefault(score, []).append(value)
         return Likeness(**{name: statistics.fmean(values[name]) if name in values else None for name in Likeness.__annotations__})
 
 
@@ -111,12 +109,8 @@ def _fitted(picture: np.ndarray, target: np.ndarray) -> np.ndarray:
     """``picture`` at the size of ``target``."""
     if picture.shape == target.shape:
         return picture
-    image = _image(picture).resize(target.shape[1::-1], Image.Resampling.LANCZOS)
+    image = to_image(picture).resize(target.shape[1::-1], Image.Resampling.LANCZOS)
     return np.asarray(image, dtype=np.float32) / 255
-
-
-def _image(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def words(copied: Likeness, before: Likeness | None, after: Likeness, pairs: int) -> str:

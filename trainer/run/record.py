@@ -13,7 +13,7 @@ import torch
 
 from ..lora import files
 from .checkpoints import digest
-from .places import SUFFIX, numbered, saving_to, whole, write_tensors
+from .places import KEYED, SUFFIX, folders, holds, numbered, saving_to, whole, write_tensors
 
 NOTE = 1 << 20  # bytes on the disk that a run's note has room in
 
@@ -23,8 +23,8 @@ class Record:
     overwritten. ``which`` LoRA it is about, that of the last step or the best one, is chosen once both are there."""
 
     def __init__(self, output: str, name: str, key: str, steps: str | int, spare: tuple[str, ...] = ()):
-        runs, own = [Path(output, "pairlora"), *map(Path, spare)], f"{PurePosixPath(name).name}-{key[:10]}"
-        self.folders = [next(folder.glob(f"*-{key[:10]}"), folder / own) for folder in runs]  # perhaps of another name
+        runs, own = [Path(output, "pairlora"), *map(Path, spare)], f"{PurePosixPath(name).name}-{key[:KEYED]}"
+        self.folders = [next(folders(folder, key), folder / own) for folder in runs]  # perhaps of another name
         self.file = self.last = f"step{steps}{SUFFIX}"
         self.folder = next((folder for folder in self.folders if (folder / self.file).exists()), self.folders[0])
 
@@ -118,10 +118,8 @@ class Record:
             return self.weights
         file = self.weights.with_suffix(f".{dtype}{SUFFIX}")
         tensors = files.rounded(safetensors.torch.load_file(self.weights), dtype)
-        with contextlib.suppress(OSError, safetensors.SafetensorError):
-            there = safetensors.torch.load_file(file)
-            if there.keys() == tensors.keys() and all(torch.equal(there[key], value) for key, value in tensors.items()):
-                return file
+        if holds(file, tensors):
+            return file
         with safetensors.safe_open(self.weights, "pt") as opened:
             header = opened.metadata()
         write_tensors(file, tensors, header)

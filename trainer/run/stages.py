@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from ..lora import files
-from .places import SUFFIX, numbered, saving_to, write_tensors
+from .places import SUFFIX, folders, holds, numbered, saving_to, write_tensors
 
 KEY = re.compile(r"[0-9a-f]{10,}")
 OF_STEP = re.compile(rf"(?:step|best)(\d+)(?:-of-\d+)?(?:-[0-9a-f]{{8}})?{re.escape(SUFFIX)}")
@@ -32,7 +32,7 @@ def stages(output: Path, lora: Path) -> dict[int, Path]:
     if not KEY.fullmatch(key):
         raise ValueError(f"{lora.name} was not trained by PairLoRA, so it has no checkpoints. Choose one that Train Edit LoRA made.")
     found = {}
-    for folder in Path(output, "pairlora").glob(f"*-{key[:10]}"):
+    for folder in folders(Path(output, "pairlora"), key):
         for file in (*folder.glob("checkpoints/*"), *folder.glob("step*")):  # finished ones last: they take precedence
             if match := OF_STEP.fullmatch(file.name):
                 found[int(match[1])] = file
@@ -69,14 +69,6 @@ def beside(wanted: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]
             with saving_to(file):
                 write_tensors(file, tensors, about)
             return file
-        if _holds(file, tensors):
+        if holds(file, tensors):
             return file
     raise AssertionError  # numbers do not end
-
-
-def _holds(file: Path, tensors: dict[str, torch.Tensor]) -> bool:
-    try:
-        there = safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError):
-        return False
-    return there.keys() == tensors.keys() and all(torch.equal(there[key], value) for key, value in tensors.items())
