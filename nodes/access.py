@@ -21,8 +21,8 @@ def refusal(path: str | Path) -> str | None:
     folders lead where the operator wants them to."""
     if _for_this_machine_only():
         return None
-    wanted = os.path.abspath(path)
-    if any(_is_within(wanted, folder) for folder in (*_own_folders(), *_roots())):
+    wanted = Path(os.path.abspath(path))
+    if any(wanted.is_relative_to(os.path.abspath(folder)) for folder in (*_own_folders(), *_roots())):
         return None
     return (
         f"This ComfyUI listens for others (--listen {args.listen}), so only its own folders may be looked into, and those that "
@@ -67,10 +67,3 @@ def _lines() -> list[str]:
         return [line.strip() for line in roots_file().read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError):
         return []
-
-
-def _is_within(path: str, folder: str) -> bool:
-    try:
-        return os.path.commonpath((path, os.path.abspath(folder))) == os.path.abspath(folder)
-    except ValueError:  # on another drive
-        return False

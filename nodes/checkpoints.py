@@ -1,18 +1,20 @@
 """The checkpoints of a run, to compare them at several strengths and to keep one."""
-import asyncio
 from pathlib import Path
 
 import comfy.utils
 import folder_paths
-from aiohttp import web
 from comfy_api.latest import io
 from server import PromptServer
 
 from ..trainer.host import apply
 from ..trainer.run.stages import keep, stages
+from .answers import answer
 from .apply import resolve
+from .runs import output_folder
 
 MOST = 10.0  # strength, as of Load LoRA
+
+routes = PromptServer.instance.routes
 
 
 def strengths_of(text: str) -> list[float]:
@@ -26,30 +28,18 @@ def strengths_of(text: str) -> list[float]:
     return list(dict.fromkeys(found))
 
 
-def output_folder() -> Path:
-    return Path(folder_paths.get_output_directory())
+def keep_stage(asked) -> dict:
+    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there}."""
+    match asked:
+        case {"lora": str(lora), "step": int(step)}:
+            source = folder_paths.get_full_path("loras", f"{lora.removesuffix('.safetensors')}.safetensors")
+            if source is None:  # no other folder is read or written
+                raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder.")
+            return {"file": keep(output_folder(), Path(source), step).name}
+    raise ValueError('What to keep is told as {"lora": NAME, "step": NUMBER}.')
 
 
-@PromptServer.instance.routes.post("/pairlora/keep")
-async def keep_stage(request: web.Request) -> web.Response:
-    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there};
-    status 400 with {"error": TEXT} if it cannot be."""
-    try:
-        match await request.json():
-            case {"lora": str(lora), "step": int(step)}:
-                file = await asyncio.to_thread(_keep, lora, step)
-                return web.json_response({"file": file})
-        raise ValueError('What to keep is told as {"lora": NAME, "step": NUMBER}.')
-    except (ValueError, OSError) as error:
-        return web.json_response({"error": str(error)}, status=400)
-
-
-def _keep(lora: str, step: int) -> str:
-    name = f"{lora.removesuffix('.safetensors')}.safetensors"
-    source = folder_paths.get_full_path("loras", name)  # no other folder is read or written
-    if source is None:
-        raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder.")
-    return keep(output_folder(), Path(source), step).name
+answer("/pairlora/keep", routes.post, keep_stage)
 
 
 class PairLoRACheckpoints(io.ComfyNode):

@@ -6,7 +6,9 @@ from server import PromptServer
 
 from ..trainer.data.images import check_pillow
 from ..trainer.data.sheet import contact_sheet
-from ..trainer.similarity import changed, psnr, ssim
+from ..trainer.data.writing import to_image
+from ..trainer.similarity import by_region, changed
+from .dataset import linked
 
 SHEET = 0  # the output
 
@@ -14,25 +16,6 @@ SHEET = 0  # the output
 def pictures(batches: list[torch.Tensor] | None) -> list[torch.Tensor]:
     """Every image (height, width, 3) of a list of (n, height, width, channels) batches in 0..1."""
     return [image[..., :3].cpu() for batch in batches or [] if batch is not None for image in batch]
-
-
-def scores(picture: np.ndarray, target: np.ndarray, start: np.ndarray | None) -> dict[str, float]:
-    """How near a picture is to its target, as a whole and, where there is an input, in the region that the edit changes and
-    in the one that it keeps. Pictures in 0..1; {} where the sizes differ."""
-    if picture.shape != target.shape:
-        return {}
-    edited = None if start is None else changed(start, target)
-    regions = {"": None} | ({} if edited is None else {"_edited": edited, "_kept": ~edited})
-    found = {
-        f"{measure.__name__}{name}": measure(picture, target, region)
-        for name, region in regions.items() for measure in (psnr, ssim)
-    }  # fmt: skip
-    return {name: round(value, 4) for name, value in found.items() if value is not None}
-
-
-def linked(prompt: dict, node: str, output: int) -> bool:
-    """Whether a node of the prompt takes that output."""
-    return any([node, output] == value for other in prompt.values() for value in other["inputs"].values())
 
 
 class PairLoRABeforeAfter(io.ComfyNode):
@@ -107,14 +90,15 @@ class PairLoRABeforeAfter(io.ComfyNode):
         ]  # fmt: skip
         sheet = None
         if linked(cls.hidden.prompt or {}, cls.hidden.unique_id, SHEET):
-            columns = {cls.LABELS.get(side, side): list(map(_bytes, images)) for side, images in sides.items()}
+            columns = {cls.LABELS.get(side, side): [np.asarray(to_image(image.numpy())) for image in images] for side, images in sides.items()}
             made = contact_sheet(columns, names, not captions or bool(captions[0]))
             sheet = torch.from_numpy(np.asarray(made, dtype=np.float32) / 255)[None]
         return io.NodeOutput(sheet, before, after, ui={"images": shown})
 
     @staticmethod
     def scored(sides: dict[str, list[torch.Tensor]], many: int) -> dict[tuple[str, int], dict[str, float]]:
-        """The scores of before and after, by side and sample."""
+        """How near before and after are to the target, by side and sample: as a whole and, where there is an input, in the
+        region that the edit changes and in the one that it keeps. None where the sizes differ."""
         if "target" not in sides:
             return {}
 
@@ -122,11 +106,13 @@ class PairLoRABeforeAfter(io.ComfyNode):
             images = sides.get(side)
             return images and images[min(sample, len(images) - 1)].numpy()
 
-        return {
-            (side, sample): scores(of(side, sample), of("target", sample), of("input", sample))
-            for side in ("before", "after") for sample in range(many) if sample < len(sides[side])
-        }  # fmt: skip
-
-
-def _bytes(image: torch.Tensor) -> np.ndarray:
-    return (image.numpy().clip(0, 1) * 255).round().astype(np.uint8)
+        found = {}
+        for sample in range(many):
+            start, target = of("input", sample), of("target", sample)
+            region = None if start is None else changed(start, target)
+            for side in ("before", "after"):
+                picture = of(side, sample)
+                if sample < len(sides[side]) and picture.shape == target.shape:
+                    values = by_region(picture, target, region).items()
+                    found[side, sample] = {name.replace("_changed", "_edited"): round(value, 4) for name, value in values}
+        return found

@@ -115,6 +115,7 @@ def shown(report: Report, background: str) -> dict:
     findings = defaultdict(list)
     for finding in report.findings:
         findings[finding.sample].append({"level": finding.level, "message": finding.message})
+
     def sheet(chosen: list[Sample]) -> list[dict]:
         return [
             {
@@ -126,13 +127,13 @@ def shown(report: Report, background: str) -> dict:
             for sample in chosen
         ]
 
-    troubled = [sample for sample in report.found.samples if findings[sample.name]]
-    samples = report.found.samples[:SHOWN]
-    samples += [sample for sample in troubled if sample not in samples][:SHOWN]  # the page can show these alone
+    samples, others = report.found.samples[:SHOWN], report.found.samples[SHOWN:]
+    samples += [sample for sample in others if findings[sample.name]][:SHOWN]  # the page can show these alone
     return {
         "folder": report.name,
         "layout": report.found.layout,
         "counts": report.counts(),
+        "steps": report.steps,
         "samples": sheet(samples),
         "left_out": sheet(list(report.found.left_out)[:LINES]),
         "more": len(report.found.samples) - len(samples),
@@ -184,6 +185,11 @@ def tell(before: str, result: dict) -> None:
     about = {"prompt_id": context.prompt_id, "node": context.node_id, "result": result}
     if server.client_id is not None:
         server.send_sync("pairlora_dataset", about, server.client_id)
+
+
+def linked(prompt: dict, node: str, output: int) -> bool:
+    """Whether a node of the prompt takes that output of ``node``."""
+    return any([node, output] in other["inputs"].values() for other in prompt.values())
 
 
 def called(chosen: Path) -> str:
@@ -351,7 +357,7 @@ class PairLoRASample(io.ComfyNode):
         starts = []
         for i, output in enumerate(cls.IMAGES):
             missing = [sample.name for sample in samples if len(sample.starts) <= i]
-            if missing and cls._is_connected(i):
+            if missing and linked(cls.hidden.prompt or {}, cls.hidden.unique_id, i):
                 raise DatasetError(f"{missing[0]} has no {missing[0]}_{output} image, but the graph uses that output.")
             starts.append([] if missing else [of_sample[i] for of_sample in images])
         return io.NodeOutput(
@@ -360,8 +366,3 @@ class PairLoRASample(io.ComfyNode):
             [dataset.caption(sample) for sample in samples],
             [sample.name for sample in samples],
         )
-
-    @classmethod
-    def _is_connected(cls, output: int) -> bool:
-        link = [cls.hidden.unique_id, output]
-        return any(link in node["inputs"].values() for node in (cls.hidden.prompt or {}).values())

@@ -3,16 +3,14 @@
 Requests name a folder as the dataset node does, and a sample; files are only found by matching the folder, so that no
 request can name one itself.
 """
-import asyncio
 import io
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from aiohttp import web
 from PIL import Image
 from server import PromptServer
 
@@ -21,6 +19,7 @@ from ..trainer.data.dataset import PairedDataset
 from ..trainer.data.pairs import LEFT_OUT, DatasetError, Match, Sample, match
 from ..trainer.data.text import printable
 from ..trainer.similarity import changed
+from .answers import answer
 from .dataset import PACK, cache, called, resolve, unpacked
 
 TINT = (255, 0, 160)  # of the region that changes, half transparent
@@ -41,23 +40,6 @@ def reading(*datasets) -> Iterator[None]:
         yield
     finally:
         _read.subtract(folders)
-
-
-def answer(path: str, method: Callable, work: Callable[[dict], dict | bytes]) -> None:
-    """Serve ``work``, which takes the fields of a request: JSON or a PNG; 409 where a file has changed, else 400 with
-    {"error": TEXT}."""
-
-    @method(path)
-    async def handler(request: web.Request) -> web.Response:
-        try:
-            asked = await request.json() if request.method == "POST" else dict(request.query)
-            result = await asyncio.to_thread(work, asked)
-        except (ValueError, TypeError, OSError, OverflowError, RecursionError, LookupError) as error:  # what a request may hold
-            status = 409 if isinstance(error, writing.Changed) else 400
-            return web.json_response({"error": str(error)}, status=status)
-        if isinstance(result, bytes):
-            return web.Response(body=result, content_type="image/png", headers={"Cache-Control": "no-cache"})
-        return web.json_response(result)
 
 
 def field(asked, name: str) -> str:

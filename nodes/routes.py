@@ -15,6 +15,7 @@ from server import PromptServer
 from ..trainer.data import archive, names
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError
 from ..trainer.data.text import counted
+from .answers import answer
 from .dataset import preview
 
 STAGING = ".pairlora-upload-"  # hidden, so that no dropdown lists it
@@ -60,13 +61,12 @@ async def upload(request: web.Request) -> web.Response:
         return refusal(error)
 
 
-@routes.post("/pairlora/preview")
-async def preview_folder(request: web.Request) -> web.Response:
-    """What the dataset node finds with the inputs in the JSON body; status 400 with {"error": TEXT} if it cannot."""
-    try:
-        return web.json_response(await asyncio.to_thread(preview, **preview_inputs(await request.json())))
-    except (ValueError, TypeError, OSError, OverflowError, RecursionError, LookupError) as error:  # what a body may hold
-        return refusal(error)
+def look(body) -> dict:
+    """What the dataset node finds with the inputs in the JSON body."""
+    return preview(**preview_inputs(body))
+
+
+answer("/pairlora/preview", routes.post, look)
 
 
 def preview_inputs(body) -> dict:

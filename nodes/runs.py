@@ -12,6 +12,7 @@ from server import PromptServer
 
 from ..trainer.run.folder import Folder
 from ..trainer.run.history import KEY, find, history, is_trained
+from ..trainer.run.places import key_of
 from ..trainer.run.runs import remove, runs
 from . import telling
 
@@ -80,21 +81,21 @@ async def _key(request: web.Request) -> str:
     return ""
 
 
-def _output() -> Path:
+def output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
 
 
 def _found(key: str) -> Path:
-    if folder := find(_output(), key):
+    if folder := find(output_folder(), key):
         return folder
     raise NoRun("There is no such run in this ComfyUI's output folder.")
 
 
 def _look(key: str, begin: int) -> dict:
     folder = _found(key)
-    found = {"key": key, "subfolder": folder.relative_to(_output()).as_posix(), **history(folder, begin)}
+    found = {"key": key, "subfolder": folder.relative_to(output_folder()).as_posix(), **history(folder, begin)}
     if begin == 0:
-        every = runs(_output())
+        every = runs(output_folder())
         found |= {
             "size": sum(run.size for run in every if run.path == folder),
             "all": {"runs": len(every), "size": sum(run.size for run in every)},
@@ -104,8 +105,8 @@ def _look(key: str, begin: int) -> dict:
 
 def _list() -> dict:
     return {"runs": [
-        {"key": run.path.name[-10:], "name": run.path.name[:-11], "size": run.size, "step": run.step, "finished": [*run.finished]}
-        for run in runs(_output()) if KEY.fullmatch(run.path.name[-10:])
+        {"key": key, "name": run.path.name.removesuffix(f"-{key}"), "size": run.size, "step": run.step, "finished": [*run.finished]}
+        for run in runs(output_folder()) if KEY.fullmatch(key := key_of(run.path))
     ]}  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def _remove(key: str) -> dict:
     folder = _found(key)
     if any(training.key == key for training in telling.active):  # it may be encoding still
         raise ValueError(f"{folder.name} is being trained. Cancel that first.")
-    if not (found := [run for run in runs(_output()) if run.path == folder]):
+    if not (found := [run for run in runs(output_folder()) if run.path == folder]):
         raise NoRun(f"{folder.name} holds nothing of a run yet.")
     remove(found[0])
     return {"removed": folder.name, "size": found[0].size}

@@ -19,6 +19,7 @@ from server import PromptServer
 
 from ..trainer.plan import Plan
 from ..trainer.run.listener import Listener
+from ..trainer.run.places import key_of
 
 WHOLE = 20  # the first steps are all told; after them
 PAUSE = 0.25  # seconds lie between two
@@ -87,7 +88,7 @@ class Telling(Listener):
             self._send(text, ended=True, failed=True)
 
     def run(self, folder: Path) -> None:
-        self.key = folder.name[-10:]
+        self.key = key_of(folder)
 
     def phase(self, text: str) -> None:
         counts = self.client in pages and text.split(" ")[0] == self.text.split(" ")[0]  # as pictures 2/6 after 1/6
