@@ -1,15 +1,14 @@
 // What goes with the samples of a dataset, where steps and learning rate are typed.
-import { api } from "../../scripts/api.js";
-import { el, many } from "./dom.js";
+import { el, many, post } from "./dom.js";
 
-const EACH = 50; // steps for each sample: 1,000 for 20
 const RATES = { PairLoRADemoModel: 0.002 }; // the tiny model learns nothing at less
 const RATE = 0.0001;
 const DATASET = "PairLoRADataset";
 
 const given = (node, name) => node.getInputNode?.(node.inputs?.findIndex((input) => input.name === name) ?? -1);
 
-/** How many samples a dataset node has, by the inputs shown in it; null where that is known only when it runs. */
+/** How many samples a dataset node has and how many steps these want, by the inputs shown in it; null where that is known
+ * only when it runs. */
 class Counted {
   async of(dataset) {
     if (dataset?.comfyClass !== DATASET || dataset.inputs?.some(({ link }) => link != null)) return null;
@@ -17,12 +16,9 @@ class Counted {
     const inputs = Object.fromEntries(shown.filter(({ serialize }) => serialize !== false).map(({ name, value }) => [name, value]));
     const key = JSON.stringify(inputs);
     if (key === this.key) return this.samples;
-    const response = await api.fetchApi("/pairlora/preview", {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: key,
-    });
-    const { counts } = await response.json();
+    const { counts, steps } = await (await post("preview", inputs)).json();
     this.key = key;
-    this.samples = counts ? { pairs: counts.pairs, all: counts.samples } : null;
+    this.samples = counts ? { pairs: counts.pairs, all: counts.samples, steps } : null;
     return this.samples;
   }
 }
@@ -44,7 +40,7 @@ export class Advice {
     }
     const rate = RATES[given(this.node, "model")?.comfyClass] ?? RATE;
     const word = samples?.all === samples?.pairs ? "pair" : "sample";
-    const steps = samples?.all && { name: "steps", value: EACH * samples.all };
+    const steps = samples?.all && { name: "steps", value: samples.steps };
     const parts = [
       steps && { ...steps, label: "Steps:", text: `about ${steps.value.toLocaleString("en")} for ${samples.all === 1 ? "this" : "these"} ${many(samples.all, word)}` },
       { name: "learning_rate", value: rate, label: "Rate:", text: `try ${rate}` },

@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge } from "./comparison.js";
-import { addPanel, el, pictureURL } from "./dom.js";
+import { addPanel, after, el, pictureURL, post } from "./dom.js";
 import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
 
 const NODE = "PairLoRABeforeAfter";
@@ -58,12 +58,10 @@ class CompareWidget {
     node.hideOutputImages = true; // which ComfyUI would draw below; before it knew that word, onDrawBackground did
     node.onDrawBackground = () => {};
     node.setSize([Math.max(node.size[0], 460), Math.max(node.size[1], node.computeSize()[1])]);
-    const { onConfigure } = node;
-    node.onConfigure = (...args) => {
-      onConfigure?.apply(node, args);
+    after(node, "onConfigure", () => {
       const last = stored()[keyOf(node)];
       this.show((last?.when > (node.properties[WHEN] ?? 0) ? last.images : node.properties[KEPT]) ?? []);
-    };
+    });
   }
 
   /** Take what a run has put out, and keep the files' names with the workflow. */
@@ -207,10 +205,7 @@ class CompareWidget {
 
   async use({ lora, step, strength }) {
     try {
-      const response = await api.fetchApi("/pairlora/keep", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ lora, step }),
-      });
-      const { file, error } = await response.json();
+      const { file, error } = await (await post("keep", { lora, step })).json();
       this.answer.textContent = error ?? `Kept as ${file}; load it at strength ${strength}.`;
       if (file) refreshDropdowns();
     } catch (error) {

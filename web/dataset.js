@@ -2,7 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { openLarge } from "./comparison.js";
-import { addPanel, el, many, pictureURL } from "./dom.js";
+import { addPanel, after, el, many, pictureURL, post } from "./dom.js";
 import { inputsOf, isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { upload } from "./upload.js";
 
@@ -68,24 +68,10 @@ class DatasetWidget {
   watch() {
     const { node } = this;
     for (const widget of node.widgets.filter(({ name }) => INPUTS.includes(name))) {
-      const { callback } = widget;
-      widget.callback = (...args) => {
-        const result = callback?.apply(widget, args);
-        this.schedule();
-        return result;
-      };
+      after(widget, "callback", () => this.schedule());
     }
-    for (const [event, then] of [
-      ["onConfigure", () => this.schedule()],
-      ["onConnectionsChange", () => this.schedule()],
-      ["onRemoved", () => this.stop()],
-    ]) {
-      const before = node[event];
-      node[event] = function (...args) {
-        before?.apply(this, args);
-        then(...args);
-      };
-    }
+    for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, () => this.schedule());
+    after(node, "onRemoved", () => this.stop());
   }
 
   inputs() {
@@ -114,9 +100,7 @@ class DatasetWidget {
     const request = ++this.request, start = performance.now();
     let text;
     try {
-      const response = await api.fetchApi("/pairlora/preview", {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(inputs),
-      });
+      const response = await post("preview", inputs);
       text = JSON.stringify(await response.json());
     } catch (error) {
       text = known ? this.preview.text : JSON.stringify({ error: `The server does not answer (${error.message}).` });
@@ -243,9 +227,7 @@ class DatasetWidget {
     const { folder, path } = this.inputs(), values = { folder, path, ...about };
     const response = method === "GET"
       ? await api.fetchApi(`/pairlora/${route}?${new URLSearchParams(values)}`)
-      : await api.fetchApi(`/pairlora/${route}`, {
-        method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
-      });
+      : await post(route, values);
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
     return answer;

@@ -1,4 +1,4 @@
-// What the widgets share in making elements; importing it brings their style.
+// What the widgets share: elements, pictures, requests and panels; importing it brings their style.
 import { api } from "../../scripts/api.js";
 
 /** An element with properties and children. Text goes through textContent or a string child, so it is never markup. */
@@ -14,6 +14,21 @@ export const many = (number, word) => `${number} ${word}${String(number) === "1"
 export const pictureURL = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 
+/** Ask something of the pack, with a body for JSON; the Response. */
+export const post = (route, body) => api.fetchApi(`/pairlora/${route}`, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+});
+
+/** Let `then` be called with the same arguments after a method of `target`, such as a callback of a node, which may have none. */
+export function after(target, name, then) {
+  const before = target[name];
+  target[name] = (...args) => {
+    const result = before?.apply(target, args);
+    then(...args);
+    return result;
+  };
+}
+
 const DRAWN = 100; // ms after which nodes are drawn
 let removed = []; // panels of nodes that are in no graph any more, as {id, name, element}
 
@@ -27,18 +42,13 @@ export function addPanel(node, name, element, height, most) {
   widget.serialize = false; // nor in saved workflows, whose values go by position
   // An undo makes all nodes anew. Nodes 2.0 goes on with what it has drawn for a node of the same number, and its WidgetDOM
   // takes a widget's element only when it is drawn first.
-  const { onConfigure, onRemoved } = node;
-  node.onRemoved = (...args) => {
-    onRemoved?.apply(node, args);
+  after(node, "onRemoved", () => {
     removed = [...removed.filter((panel) => panel.element.isConnected), { id: node.id, name, element }];
-  };
-  node.onConfigure = (...args) => {
-    onConfigure?.apply(node, args);
-    setTimeout(() => {
-      const before = removed.find((panel) => panel.id === node.id && panel.name === name && panel.element.isConnected);
-      if (before && !element.isConnected) before.element.replaceWith(element);
-    }, DRAWN);
-  };
+  });
+  after(node, "onConfigure", () => setTimeout(() => {
+    const before = removed.find((panel) => panel.id === node.id && panel.name === name && panel.element.isConnected);
+    if (before && !element.isConnected) before.element.replaceWith(element);
+  }, DRAWN));
 }
 
 document.head.append(el("link", { rel: "stylesheet", href: new URL("pairlora.css", import.meta.url).href }));

@@ -1,6 +1,6 @@
 // Load LoRA: the strength as a slider from -2 to 2; what is typed beside it may lie beyond.
 import { app } from "../../scripts/app.js";
-import { addPanel, el } from "./dom.js";
+import { addPanel, after, el } from "./dom.js";
 
 const HEIGHT = 26; // px
 
@@ -21,19 +21,9 @@ function addSlider(node) {
     slider.value = 1;
     slider.dispatchEvent(new Event("input"));
   });
-  const { callback } = strength;
-  strength.callback = (...args) => {
-    callback?.apply(strength, args);
-    show();
-  };
+  after(strength, "callback", show);
   addPanel(node, "slider", slider, HEIGHT, HEIGHT);
-  for (const event of ["onConfigure", "onConnectionsChange"]) {
-    const before = node[event];
-    node[event] = (...args) => {
-      before?.apply(node, args);
-      show();
-    };
-  }
+  for (const event of ["onConfigure", "onConnectionsChange"]) after(node, event, show);
   show();
 }
 

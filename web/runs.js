@@ -1,7 +1,7 @@
 // The runs that lie on this machine, with the room that they take, and removing one.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { el, many } from "./dom.js";
+import { el, many, post } from "./dom.js";
 
 /** Bytes in words. */
 export function size(bytes) {
@@ -49,10 +49,7 @@ export class Runs {
       if (!(await app.extensionManager.dialog.confirm({ title: "Remove a run", message, type: "delete" }))) return;
       let error;
       try {
-        const response = await api.fetchApi("/pairlora/run/remove", {
-          method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key }),
-        });
-        ({ error } = await response.json());
+        ({ error } = await (await post("run/remove", { key })).json());
       } catch ({ message: reason }) {
         error = `The server does not answer (${reason}).`;
       }

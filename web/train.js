@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Advice } from "./advice.js";
 import { Chart } from "./chart.js";
-import { addPanel, el } from "./dom.js";
+import { addPanel, after, el, post } from "./dom.js";
 import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { Runs, size } from "./runs.js";
 import { Strip } from "./strip.js";
@@ -60,24 +60,17 @@ class TrainWidget {
     this.hook();
     this.seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.tick());
     this.seen.observe(this.element);
-    this.offer();
+    this.draw();
+    this.tick();
   }
 
   hook() {
     const { node } = this;
-    const after = (name, then) => {
-      const before = node[name];
-      node[name] = function (...args) {
-        const result = before?.apply(this, args);
-        then();
-        return result;
-      };
-    };
     // a pasted node is configured before it is added on ComfyUI 0.3.75, and after it on newer ones
     const take = () => node.graph && this.follow(this.isCopy() ? undefined : (node.properties[KEY] ?? keys.get(place(node))));
-    after("onConfigure", take);
-    after("onAdded", take);
-    after("onRemoved", () => {
+    after(node, "onConfigure", take);
+    after(node, "onAdded", take);
+    after(node, "onRemoved", () => {
       widgets.delete(node);
       clearTimeout(this.timer);
       this.look++;
@@ -231,9 +224,7 @@ class TrainWidget {
     this.before = { what, copies: this.copies.length, previews: this.found?.previews?.length ?? 0 };
     this.said(words[what]);
     try {
-      const response = await api.fetchApi(`/pairlora/run/${what}`, {
-        method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: this.key }),
-      });
+      const response = await post(`run/${what}`, { key: this.key });
       if (!response.ok) this.said((await response.json()).error);
     } catch (error) {
       this.said(`The server does not answer (${error.message}).`);
@@ -255,11 +246,6 @@ class TrainWidget {
       this.said("");
       this.before = null;
     }
-  }
-
-  offer() {
-    this.draw();
-    this.tick();
   }
 }
 
