@@ -31,6 +31,27 @@ def load(page, graph: dict) -> None:
     page.evaluate("async graph => { await app.loadGraphData(graph); }", graph)
 
 
+def alone(page, type: str) -> None:
+    """A new node of a type on an empty canvas."""
+    page.evaluate("""async type => {
+        await app.loadGraphData({version: 0.4, nodes: [], links: [], last_node_id: app.graph.last_node_id, last_link_id: 0});
+        const node = LiteGraph.createNode(type);
+        node.pos = [60, 90];
+        app.graph.add(node);
+        app.canvas.ds.scale = 1;
+        app.canvas.ds.offset = [20, 20];
+        app.graph.setDirtyCanvas(true, true);
+    }""", type)
+
+
+def wait_until_compared(page, timeout: int = 30_000) -> None:
+    """Until both pictures of a Before / After node are there."""
+    page.wait_for_function("""() => {
+        const images = [...document.querySelectorAll(".pairlora-compare .pairlora-layer img")];
+        return images.length === 2 && images.every(image => image.naturalWidth);
+    }""", timeout=timeout)
+
+
 def queue(page) -> None:
     page.evaluate("app.queuePrompt(0)")
 

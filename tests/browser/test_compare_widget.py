@@ -3,7 +3,7 @@ import copy
 import io
 
 import pytest
-from graphs import load, queue
+from graphs import load, queue, wait_until_compared
 from PIL import Image, ImageChops
 
 FOLDER = "samples/try-on-held-out"
@@ -53,10 +53,7 @@ def shown(page, renderer):
 
 def wait_for_pictures(page, widget):
     widget.locator(".pairlora-title").get_by_text("1 of 6").wait_for(timeout=60_000)
-    page.wait_for_function("""() => {
-        const images = [...document.querySelectorAll(".pairlora-compare .pairlora-layer img")];
-        return images.length === 2 && images.every(image => image.naturalWidth);
-    }""")
+    wait_until_compared(page)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 import zipfile
 
 import pytest
+from graphs import alone
 from PIL import Image
 
 from host import ROOT
@@ -23,15 +24,7 @@ def renderer(request, page):
 @pytest.fixture
 def node(page, renderer):
     """A new dataset node on an empty canvas."""
-    page.evaluate("""async () => {
-        await app.loadGraphData({version: 0.4, nodes: [], links: [], last_node_id: app.graph.last_node_id, last_link_id: 0});
-        const node = LiteGraph.createNode("PairLoRADataset");
-        node.pos = [60, 90];
-        app.graph.add(node);
-        app.canvas.ds.scale = 1;
-        app.canvas.ds.offset = [20, 20];
-        app.graph.setDirtyCanvas(true, true);
-    }""")
+    alone(page, "PairLoRADataset")
     return page.locator(".pairlora-dataset")
 
 

@@ -1,19 +1,12 @@
 """Load LoRA in a real browser, on the canvas renderer and on Nodes 2.0: its strength as a slider."""
 import pytest
+from graphs import alone
 
 
 @pytest.fixture(params=[False, True], ids=["canvas", "vue"])
 def slider(page, request):
     page.evaluate("vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", request.param)
-    page.evaluate("""async () => {
-        await app.loadGraphData({version: 0.4, nodes: [], links: [], last_node_id: app.graph.last_node_id, last_link_id: 0});
-        const node = LiteGraph.createNode("PairLoRALoad");
-        node.pos = [60, 90];
-        app.graph.add(node);
-        app.canvas.ds.scale = 1;
-        app.canvas.ds.offset = [20, 20];
-        app.graph.setDirtyCanvas(true, true);
-    }""")
+    alone(page, "PairLoRALoad")
     return page.locator(".pairlora-strength")
 
 

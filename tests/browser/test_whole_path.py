@@ -3,7 +3,7 @@ import json
 import re
 
 import pytest
-from graphs import load, queue, set_widget, wait_until_ready
+from graphs import load, queue, set_widget, wait_until_compared, wait_until_ready
 
 from host import ROOT
 
@@ -26,13 +26,6 @@ def problems(page):
     return found
 
 
-def compared(page):
-    page.wait_for_function("""() => {
-        const images = [...document.querySelectorAll(".pairlora-compare .pairlora-layer img")];
-        return images.length === 2 && images.every(image => image.naturalWidth);
-    }""", timeout=240_000)
-
-
 @pytest.mark.slow
 def test_an_example_from_queue_to_comparison_and_back_after_a_reload(page, problems, screenshot):
     load(page, json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8")))
@@ -41,13 +34,13 @@ def test_an_example_from_queue_to_comparison_and_back_after_a_reload(page, probl
     set_widget(page, TRAIN, "name", "whole_path")
     queue(page)
     page.locator(".pairlora-train").get_by_text("step ").first.wait_for(timeout=240_000)
-    compared(page)
+    wait_until_compared(page, 240_000)
     page.locator(".pairlora-train").get_by_text("whole_path.safetensors").first.wait_for()
     screenshot("the example after its queue")
     page.wait_for_timeout(2000)  # until the page has kept its workflow
     page.reload()
     wait_until_ready(page)
-    compared(page)
+    wait_until_compared(page, 240_000)
     page.locator(".pairlora-train").get_by_text("whole_path.safetensors").first.wait_for()
     screenshot("the example after a reload")
     assert not problems, "\n".join(problems)

@@ -1,7 +1,6 @@
 """Looking at single samples, editing captions and leaving samples out, over real HTTP."""
 import io
 import json
-import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -9,19 +8,6 @@ import urllib.request
 
 import pytest
 from PIL import Image
-
-from host import ROOT
-
-
-@pytest.fixture
-def pairs(server, request):
-    """A folder of three pairs in ComfyUI's input."""
-    folder = server.base / "input" / request.node.name.split("[")[0]
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for file in (ROOT / "samples/background-removal").glob("photo00[123]*"):
-        shutil.copy(file, folder)
-    return folder
 
 
 def ask(server, route, body=None, **query):
