@@ -106,13 +106,13 @@ class Graph:
         self.gives: dict[str, Output] = {}
         self.shown: list[tuple[Node, str]] = []  # widgets that the subgraph's node shows
 
-    def node(self, type: str, title=None, models=(), id=None, height=0, **values) -> Node:
+    def node(self, type: str, title: str | None = None, /, models=(), id=None, tall=0, **values) -> Node:
         if type not in self.known:
             raise UnknownNode(type)
         definition = Definition.of(self.known[type])
         if unknown := values.keys() - definition.sockets.keys() - definition.widgets.keys():
             raise ValueError(f"{type} has no input {', '.join(sorted(unknown))}")
-        return self._add(Node(type, definition, values, id or self._next_id(), title, tuple(models), None, height))
+        return self._add(Node(type, definition, values, id or self._next_id(), title, tuple(models), None, tall))
 
     def subgraph(self, inside: "Graph", **values: Output) -> Node:
         outputs = tuple((name, output.type, self._is_list(output)) for name, output in inside.gives.items())

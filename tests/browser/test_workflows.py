@@ -124,7 +124,7 @@ CUT = """() => {
     const context = document.createElement("canvas").getContext("2d");
     context.font = "14px Inter, Arial, sans-serif";
     return app.graph.nodes.filter(node => {
-        const icons = node.isSubgraphNode?.() ? 90 : 40; // the dot or triangle, and what opens a subgraph
+        const icons = node.isSubgraphNode?.() ? 100 : 70; // the dot or triangle, and what opens a subgraph
         return context.measureText(node.getTitle()).width + icons > node.size[0];
     }).map(node => node.getTitle());
 }"""
