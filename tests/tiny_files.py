@@ -30,7 +30,7 @@ WIDTH = 32
 LANGUAGE = dict(
     hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
 )  # fmt: skip
-TEXT = {  # by ComfyUI's class of a text encoder
+TEXT = {  # by ComfyUI's class of a text encoder, or the nearest that it inherits from
     "SDClipModel": dict(hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2),
     "T5XXLModel": dict(d_model=WIDTH, d_ff=64, d_kv=16, num_heads=2, num_layers=2),
     "Qwen25_7BVLIModel": LANGUAGE,
@@ -89,7 +89,7 @@ def install() -> None:
                 whole = Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json")
             if not isinstance(whole, dict):
                 whole = json.loads(Path(whole).read_text())
-            textmodel_json_config = whole | TEXT[type(self).__name__]
+            textmodel_json_config = whole | next(TEXT[c.__name__] for c in type(self).__mro__ if c.__name__ in TEXT)
         return inner(self, *args, textmodel_json_config=textmodel_json_config, **options)
 
     def vision(inner, self, *args, **options):
