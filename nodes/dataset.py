@@ -163,16 +163,16 @@ def preview(
 ) -> dict:  # fmt: skip
     """What the node shows: what a run has found in the files as they are or, before one, names and captions, no pixels
     looked at. Raises DatasetError."""
-    chosen = resolve(folder, path)
-    place, skipped = unpacked(chosen)
-    result = surveyed(chosen, place, skipped, Reading(default_caption, trigger_word, int(resolution), background))
+    result = shown(surveyed(resolve(folder, path), Reading(default_caption, trigger_word, int(resolution), background)), background)
     return checked.get(json.dumps(result), result)
 
 
-def surveyed(chosen: Path, place: Path, skipped: list[tuple[str, str]], reading: Reading) -> dict:
+def surveyed(chosen: Path, reading: Reading) -> Report:
+    """What names and captions of a folder or zip tell."""
+    place, skipped = unpacked(chosen)
     report = survey(place, reading, called(chosen))
     report.found.skip(skipped)
-    return shown(report, reading.background)
+    return report
 
 
 def tell(before: str, result: dict) -> None:
@@ -292,9 +292,7 @@ class PairLoRADataset(io.ComfyNode):
         cls, folder, default_caption, trigger_word, resolution, background=images.AS_LOADED, strict=False, path=""
     ):
         images.colour(background)
-        chosen = resolve(folder, path)
-        place, skipped = unpacked(chosen)
-        bar = None
+        chosen, bar = resolve(folder, path), None
 
         def on_progress(done: int, total: int) -> None:
             nonlocal bar
@@ -303,10 +301,10 @@ class PairLoRADataset(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
 
         reading = Reading(default_caption, trigger_word, resolution, background)
-        before = json.dumps(surveyed(chosen, place, skipped, reading))
+        report = surveyed(chosen, reading)
+        before = json.dumps(shown(report, background))
         with cache() as remembered:
-            dataset, report = open_dataset(place, reading, remembered, on_progress, strict, called(chosen))
-        report.found.skip(skipped)
+            dataset = open_dataset(report, reading, remembered, on_progress, strict, called(chosen))
         tell(before, shown(report, background))
         return io.NodeOutput(dataset, report.text(LINES))
 
