@@ -24,7 +24,7 @@ from ..trainer.data.held_out import FROM, held_out
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
-from . import access
+from . import access, in_use
 from .access import PACK
 
 Dataset = io.Custom("PAIRLORA_DATASET")
@@ -301,9 +301,9 @@ class PairLoRADataset(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
 
         reading = Reading(default_caption, trigger_word, resolution, background)
-        report = surveyed(chosen, reading)
-        before = json.dumps(shown(report, background))
-        with cache() as remembered:
+        with in_use.reading(chosen), cache() as remembered:
+            report = surveyed(chosen, reading)
+            before = json.dumps(shown(report, background))
             dataset = open_dataset(report, reading, remembered, on_progress, strict, called(chosen))
         tell(before, shown(report, background))
         return io.NodeOutput(dataset, report.text(LINES))

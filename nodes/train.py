@@ -16,7 +16,7 @@ from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
 from ..trainer.run.places import Places, lora_path
-from . import editing, limits, upstream
+from . import in_use, limits, upstream
 from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling
@@ -259,7 +259,8 @@ class PairLoRATrain(io.ComfyNode):
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
-        with editing.reading(dataset, held_out), Telling(cls.hidden, steps) as telling:
+        folders = [given.folder for given in (dataset, held_out) if isinstance(given, PairedDataset)]
+        with in_use.reading(*folders), Telling(cls.hidden, steps) as telling:
             result = train_once(job, places, telling)
             trained = apply.with_lora(model, result.lora, 1.0)
             telling.report(result.report)

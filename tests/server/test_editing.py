@@ -6,8 +6,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
 from PIL import Image
+from running import node
 
 
 def ask(server, route, body=None, **query):
@@ -99,24 +101,44 @@ def test_the_packs_own_samples_are_read_only(server):
         assert status == 400 and "read-only" in refused["error"]
 
 
-def test_nothing_is_edited_while_a_training_reads_the_folder(server, client, training, pairs):
-    graph = training(dataset={"folder": pairs.name}, steps=20_000)
-    client.post("/prompt", {"prompt": graph.prompt})
+@pytest.fixture(params=["reading the pairs", "training"])
+def slow_to_read(request, client, training, pairs):
+    """A folder, and a prompt that reads it for seconds."""
+    if request.param == "training":
+        graph = training(dataset={"folder": pairs.name}, steps=20_000)
+        dataset = graph.ids["PairLoRADataset"][0]
+        client.run({dataset: graph.prompt[dataset]})  # so that the training alone reads
+        return pairs, graph.prompt
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    for number in range(40):
+        noise[0, 0, 0] = number
+        for role in ("start", "end"):
+            Image.fromarray(noise).save(pairs / f"noise{number}_{role}.bmp")
+    reading = node("PairLoRADataset", folder=pairs.name, default_caption="", trigger_word="", resolution=64)
+    return pairs, {"reading": reading}
+
+
+def test_nothing_is_edited_while_a_queue_reads_the_folder(server, client, slow_to_read):
+    pairs, prompt = slow_to_read
     about = {"folder": pairs.name, "sample": "photo001"}
-    text, status = (pairs / "photo001.txt").read_text(), 200
-    try:
-        for _ in range(300):
-            version = ask(server, "caption", **about)[1]["version"]
-            status, refused = ask(server, "caption", {**about, "text": text, "version": version})
-            if status != 200:
+    text = (pairs / "photo001.txt").read_text()
+
+    def save(wanted):
+        """Try until it is answered so; the last answer."""
+        for _ in range(600):
+            answer = ask(server, "caption", {**about, "text": text, "version": ask(server, "caption", **about)[1]["version"]})
+            if answer[0] == wanted:
                 break
-            time.sleep(0.1)
-        assert status == 400 and "A training is reading" in refused["error"]
+            time.sleep(0.02)
+        return answer
+
+    client.post("/prompt", {"prompt": prompt})
+    try:
+        status, refused = save(400)
+        assert status == 400 and "A queue is reading" in refused["error"]
+        status, refused = ask(server, "left_out", {**about, "out": True})
+        assert status == 400 and "A queue is reading" in refused["error"]
+        assert client.get("/queue")["queue_running"]
     finally:
         client.post("/interrupt")
-    for _ in range(300):
-        status, _ = ask(server, "caption", {**about, "text": text, "version": version})
-        if status == 200:
-            break
-        time.sleep(0.1)
-    assert status == 200
+    assert save(200)[0] == 200
