@@ -94,10 +94,15 @@ class PairLoRALoad(io.ComfyNode):
             weights = comfy.utils.load_torch_file(str(path), safe_load=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged or no LoRA ({error}). Download it again, or train it again.") from error
+        text = {key: weights.pop(key) for key in apply.of_text_encoder(weights)}
         loaded = apply.with_lora(model, weights, strength)
         if not (layers := apply.added(model, loaded)):
-            raise ValueError(f"Nothing in {path.name} fits this model ({next(iter(weights), '')}). Was it trained on another?")
+            first = next(iter(weights or text), "")
+            raise ValueError(f"Nothing in {path.name} fits this model ({first}). Was it trained on another?")
         said = [f"{'Fetched' if came.new else 'Was fetched before'}: {path.name}", f"sha256 {came.sha256}"] if came else []
+        if text:
+            said.append(f"{counted(len(text), 'tensor')} of {path.name} are for a text encoder, which this node leaves as it is. "
+                        "ComfyUI's own loader for model and CLIP takes them too.")  # fmt: skip
         if left := apply.unused(weights, layers):
             said.append(f"{counted(len(left), 'tensor')} of {path.name} fit nothing in this model, first {left[0]}. Was it "
                         f"trained on another?")  # fmt: skip
