@@ -21,7 +21,7 @@ def resolve(lora: str) -> Path:
     meant = typed.path(lora)
     known = next(filter(None, (folder_paths.get_full_path("loras", name) for name in (lora, meant) if name)), None)
     path = Path(known or meant)
-    if why := access.refusal(path):
+    if path.is_absolute() and (why := access.refusal(path)):
         raise ValueError(why)
     if not known and not (path.is_absolute() and path.is_file()):
         raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder, and it is not a file's full path.")
