@@ -69,8 +69,8 @@ def resolve(folder: str, path: str = "") -> Path:
     there is none. A relative path lies in ComfyUI's input folder."""
     given = path if typed.path(path or "") else folder or ""
     for chosen in (given, typed.path(given)):  # a name may well begin with a quotation mark
-        if chosen.replace("\\", "/") in sample_folders():
-            return PACK / chosen
+        if (sample := chosen.replace("\\", "/")) in sample_folders():
+            return PACK / sample
         found = Path(folder_paths.get_input_directory(), chosen)  # an absolute path stays what it is
         if why := access.refusal(found):
             raise DatasetError(why)
@@ -109,7 +109,16 @@ def cache() -> Cache:
     return Cache(Path(folder_paths.get_user_directory(), "__pairlora", "datasets.sqlite"))
 
 
-def shown(report: Report, background: str) -> dict:
+def read_only(chosen: Path) -> str | None:
+    """Why the page changes nothing in a folder or zip; None where it may."""
+    if not chosen.is_dir():
+        return f"{called(chosen)} is a zip, which is not changed. Upload it, or unpack it into a folder, to edit its pairs."
+    if chosen.resolve().is_relative_to(PACK.resolve()):
+        return "The sample datasets of the pack are read-only. Copy the folder into ComfyUI's input to edit it."
+    return None
+
+
+def shown(report: Report, background: str, chosen: Path) -> dict:
     """What the node shows: counts, a contact sheet and the report."""
     colour = images.colour(background)
     findings = defaultdict(list)
@@ -131,6 +140,7 @@ def shown(report: Report, background: str) -> dict:
     samples += [sample for sample in others if findings[sample.name]][:SHOWN]  # the page can show these alone
     return {
         "folder": report.name,
+        "read_only": read_only(chosen),
         "layout": report.found.layout,
         "counts": report.counts(),
         "steps": report.steps,
@@ -163,7 +173,8 @@ def preview(
 ) -> dict:  # fmt: skip
     """What the node shows: what a run has found in the files as they are or, before one, names and captions, no pixels
     looked at. Raises DatasetError."""
-    result = shown(surveyed(resolve(folder, path), Reading(default_caption, trigger_word, int(resolution), background)), background)
+    chosen, reading = resolve(folder, path), Reading(default_caption, trigger_word, int(resolution), background)
+    result = shown(surveyed(chosen, reading), background, chosen)
     return checked.get(json.dumps(result), result)
 
 
@@ -303,9 +314,9 @@ class PairLoRADataset(io.ComfyNode):
         reading = Reading(default_caption, trigger_word, resolution, background)
         with in_use.reading(chosen), cache() as remembered:
             report = surveyed(chosen, reading)
-            before = json.dumps(shown(report, background))
+            before = json.dumps(shown(report, background, chosen))
             dataset = open_dataset(report, reading, remembered, on_progress, strict, called(chosen))
-        tell(before, shown(report, background))
+        tell(before, shown(report, background, chosen))
         return io.NodeOutput(dataset, report.text(LINES))
 
 

@@ -16,7 +16,7 @@ from ..trainer.data.text import printable
 from ..trainer.similarity import changed
 from . import in_use
 from .answers import answer
-from .dataset import PACK, cache, called, resolve, unpacked
+from .dataset import cache, called, read_only, resolve, unpacked
 
 TINT = (255, 0, 160)  # of the region that changes, half transparent
 UNALIGNED = {"misaligned", "ratios-differ", "start-equals-end"}  # findings with which that region says nothing
@@ -44,10 +44,8 @@ def find(asked: dict) -> tuple[Match, Sample]:
 def writable(asked: dict) -> None:
     """Raises DatasetError where the page may not change what a request names."""
     chosen = resolve(field(asked, "folder"), field(asked, "path"))
-    if not chosen.is_dir():
-        raise DatasetError(f"{called(chosen)} is a zip, which is not changed. Unpack it into a folder to edit its pairs.")
-    if chosen.resolve().is_relative_to(PACK.resolve()):
-        raise DatasetError("The sample datasets of the pack are read-only. Copy the folder into ComfyUI's input to edit it.")
+    if why := read_only(chosen):
+        raise DatasetError(why)
     if in_use.is_read(chosen):
         raise DatasetError(
             f"A queue is reading {called(chosen)}. Wait for it, or cancel it; a training goes on when it is queued again."

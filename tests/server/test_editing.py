@@ -1,10 +1,12 @@
 """Looking at single samples, editing captions and leaving samples out, over real HTTP."""
 import io
 import json
+import shutil
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +93,23 @@ def test_no_request_reaches_a_file_that_is_no_sample(server, pairs, sample):
     assert ask(server, "picture", folder=pairs.name, sample="photo001", which="7")[0] == 400
     assert ask(server, "caption", ["x"])[0] == 400
     assert not (pairs / "left_out.txt").exists()
+
+
+def test_left_out_txt_in_a_zip_counts_and_the_zip_stays_as_it_is(server, client, pairs):
+    (pairs / "left_out.txt").write_text("photo002\n", encoding="utf-8")
+    archive = shutil.make_archive(str(pairs), "zip", pairs.parent, pairs.name)
+    before, name = Path(archive).read_bytes(), Path(archive).name
+    seen = client.post("/pairlora/preview", {"folder": name, "resolution": 64})
+    assert [sample["name"] for sample in seen["samples"]] == ["photo001", "photo003"]
+    assert [sample["name"] for sample in seen["left_out"]] == ["photo002"]
+    assert f"left out by {pairs.name}/left_out.txt: photo002" in seen["text"] and "is a zip" in seen["read_only"]
+    for route in ("left_out", "caption"):
+        about = {"folder": name, "sample": "photo002", "text": "x", "version": None, "out": False}
+        status, refused = ask(server, route, about)
+        assert status == 400 and "is a zip, which is not changed. Upload it, or unpack it" in refused["error"]
+    assert client.post("/pairlora/preview", {"folder": name, "resolution": 64}) == seen
+    assert Path(archive).read_bytes() == before
+    Path(archive).unlink()
 
 
 def test_the_packs_own_samples_are_read_only(server):
