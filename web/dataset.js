@@ -173,7 +173,7 @@ class DatasetWidget {
       rows.length ? el("table", {}, ...rows) : "",
       some ? el("label", { className: "pairlora-filter" }, this.problems, "Only pairs with something to look at") : "",
       el("div", { className: "pairlora-sheet" }, ...sheet),
-      read_only ? el("small", { textContent: read_only }) : "",
+      read_only ? el("p", { className: "pairlora-more", textContent: read_only }) : "",
       aside.length ? details(`${aside.length} left out`, el("div", { className: "pairlora-sheet" }, ...aside)) : "",
       counts.unused ? details(many(counts.unused, "file") + " not used", el("ul", {}, ...files)) : "",
       details("Report, advice and checklist", el("pre", { textContent: text })),
