@@ -164,8 +164,8 @@ class DatasetWidget {
     const rows = findings.map(({ level, sample, message }) =>
       el("tr", {},
         el("td", { className: `pairlora-${level}`, textContent: level }),
-        el("td", { textContent: sample ?? "" }),
-        el("td", { textContent: message }),
+        sample ? el("td", { textContent: sample }) : "",
+        el("td", { textContent: message, colSpan: sample ? 1 : 2 }),
       ),
     );
     const files = unused.map(({ file, reason }) => el("li", { textContent: `${file}: ${reason}` }));
@@ -190,7 +190,7 @@ class DatasetWidget {
   figure({ name, caption, image, findings }, readOnly, isOut = false) {
     const figure = el("figure", { className: findings.length ? "pairlora-found" : "" });
     const picture = el("img", { src: pictureURL(image), loading: "lazy", alt: name });
-    const text = el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`);
+    const text = el("figcaption", { title: caption }, el("b", { textContent: name }), ` ${caption || "no caption"}`);
     const remarks = findings.map(({ level, message }) => el("small", { className: `pairlora-${level}`, textContent: message }));
     const failed = el("small", { className: "pairlora-error", role: "alert" });
     const doing = (action) => async () => {
