@@ -14,7 +14,9 @@ import comfy.model_management
 import comfy.utils
 import torch
 from aiohttp import web
+from comfy.cli_args import args
 from comfy_execution.utils import get_executing_context
+from PIL import Image
 from server import PromptServer
 
 from ..trainer.plan import Plan
@@ -117,7 +119,10 @@ class Telling(Listener):
         self._change()
 
     def preview(self, step: int, pictures: list[Path]) -> None:
+        """The first goes out as a sampler's preview does too: App mode, the queue and other clients have no panel."""
         self._change()
+        with Image.open(pictures[0]) as picture:
+            self.bar.update_absolute(step, self.steps, ("JPEG", picture.convert("RGB"), args.preview_size))
 
     def checkpoint(self, step: int) -> None:
         self._change()

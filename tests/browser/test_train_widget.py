@@ -228,6 +228,23 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
 
 
+def test_the_preview_that_comfyui_shows_too_is_not_drawn_again_in_the_node(page, panel, screenshot):
+    load(page, training(unique("once"), 3, "samples/background-removal"))
+    page.evaluate("""window.shown = new Set();
+        app.api.addEventListener("b_preview_with_metadata", ({detail}) => window.shown.add(detail.blob));""")
+    before = page.evaluate("[...app.graph.getNodeById(4).size]")
+    queue(page)
+    page.wait_for_function("window.shown.size", timeout=60_000)
+    page.wait_for_timeout(500)  # until it would be drawn
+    screenshot("a preview")
+    wait_for(panel, REPORT)
+    page.wait_for_function("window.shown.size === 3")
+    assert page.evaluate("app.graph.getNodeById(4).widgets.map(({name}) => name).filter(name => name.startsWith('$$'))") == []
+    assert page.evaluate("""[...document.querySelectorAll('[data-node-id="4"] img')]
+        .filter(image => image.checkVisibility() && !image.closest(".pairlora-panel")).length""") == 0
+    assert page.evaluate("[...app.graph.getNodeById(4).size]") == before
+
+
 def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     """Two Train nodes of one workflow, with a run each that the server tells of."""
     steps = {"aaaaaaaaaa": 30, "bbbbbbbbbb": 70}
