@@ -71,7 +71,7 @@ class Telling(Listener):
         }
         self.steps, self.bar = steps, comfy.utils.ProgressBar(steps)
         self.text, self.warnings, self.sent = "", [], 0.0
-        self.key = None  # of the run, once it is known
+        self.key, self.folder = None, None  # of the run, once it is known
         self.told = {"step": 0, "loss": None, "held_out": None, "plan": "", "verdict": None, "copies": []}
         self.changed = 0
         self.done = deque(maxlen=WINDOW + 1)  # when the last steps were, in seconds
@@ -90,7 +90,7 @@ class Telling(Listener):
             self._send(text, ended=True, failed=True)
 
     def run(self, folder: Path) -> None:
-        self.key = key_of(folder)
+        self.key, self.folder = key_of(folder), folder
 
     def phase(self, text: str) -> None:
         counts = self.client in pages and text.split(" ")[0] == self.text.split(" ")[0]  # as pictures 2/6 after 1/6

@@ -111,7 +111,9 @@ def test_the_report_is_an_output_that_the_history_keeps(client, training):
     graph = training(SMALL, name="kept")
     for _ in range(2):  # the second time it is cached
         outputs = run_as(client, graph, uuid.uuid4().hex)["outputs"]
-        assert "kept.safetensors: 6 samples" in outputs[graph.train]["text"][0]
+        (report,), (file,) = outputs[graph.train]["text"], outputs[graph.train]["files"]
+        assert "kept.safetensors: 6 samples" in report
+        assert client.get("/view", **file).decode() == report, "of texts, App mode shows files only"
 
 
 def test_an_error_is_the_last_that_is_told(client, training, heard):
