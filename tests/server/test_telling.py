@@ -90,6 +90,16 @@ def test_a_page_gets_events_of_its_own_and_may_ask_again(client, training, heard
     assert client.get("/pairlora/told", workflow="another", client=page) == {"told": []}
 
 
+def test_every_page_that_has_the_workflow_on_screen_is_told_at_once(client, training, heard):
+    """A second tab that was open before, whoever queues."""
+    second, workflow = uuid.uuid4().hex, uuid.uuid4().hex
+    client.get("/pairlora/told", workflow=workflow, client=second)
+    words = heard(lambda: run_as(client, training(SMALL, name="told_to_two"), uuid.uuid4().hex, workflow), second)
+    assert any(word["key"] and not word["ended"] for word in words) and words[-1]["ended"]
+    client.get("/pairlora/told", workflow="another", client=second)
+    assert not heard(lambda: run_as(client, training(SMALL, name="told_to_one_of_two"), uuid.uuid4().hex, workflow), second)
+
+
 @pytest.mark.parametrize("features", [{}, {"supports_preview_metadata": True}], ids=["old", "new"])
 def test_a_preview_goes_out_as_a_sampler_sends_one(client, server, training, heard, features):
     """Whoever has no panel sees the first held-out pair at each round, where it says so with the node that it is of."""
