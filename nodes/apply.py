@@ -47,6 +47,13 @@ def fetched(url: str) -> fetch.Fetched:
     return fetch.fetch(url, folder, told)
 
 
+def say(lines: list[str], node: str) -> None:
+    """Show them on the running node."""
+    server = PromptServer.instance
+    if lines and server.client_id is not None:  # else every page would be told
+        server.send_progress_text("\n".join(lines), node, server.client_id)
+
+
 class PairLoRALoad(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -107,7 +114,5 @@ class PairLoRALoad(io.ComfyNode):
             said.append(f"{counted(len(left), 'tensor')} of {path.name} fit nothing in this model, first {left[0]}. Was it "
                         f"trained on another?")  # fmt: skip
             logging.warning("PairLoRA: %s", said[-1])
-        server = PromptServer.instance
-        if said and server.client_id is not None:  # else every page would be told
-            server.send_progress_text("\n".join(said), cls.hidden.unique_id, server.client_id)
+        say(said, cls.hidden.unique_id)
         return io.NodeOutput(loaded)

@@ -26,6 +26,14 @@ class Start:
     digest: str
     warnings: list[str]
 
+    def check(self, untrained: dict[str, torch.Tensor]) -> None:
+        """Raise ValueError where it has a layer that is in none of the ``untrained``, so that its effect would be lost."""
+        if left := [key for key in self.tensors if key not in untrained]:
+            raise ValueError(
+                f"The LoRA to continue from changes {left[0].rsplit('.', 2)[0]}, which the settings leave out. Set layers to all, "
+                "without a layer_pattern."
+            )
+
     def over(self, untrained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The LoRA to train on from: ``untrained``, which is of the start's rank and without effect, with the start in it.
 
