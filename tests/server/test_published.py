@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 from published import files, pack
-from test_pack import NODES
 
 from client import Client
 from figures import add_previews
 from host import ROOT, Server
+
+NODES = {page.stem for page in (ROOT / "web/docs").glob("*.md")}
 
 
 @pytest.fixture(scope="module")
