@@ -19,7 +19,8 @@ def resolve(lora: str) -> Path:
     """The file meant by a name from the loras folder, in which slashes of any system separate folders, or by an absolute
     path as people type it; raises ValueError when there is none."""
     meant = typed.path(lora)
-    known = next(filter(None, (folder_paths.get_full_path("loras", name) for name in (lora, meant) if name)), None)
+    names = [name for name in (lora, meant) if name and not Path(name).anchor]  # ComfyUI fails on the names of other drives
+    known = next(filter(None, (folder_paths.get_full_path("loras", name) for name in names)), None)
     path = Path(known or meant)
     if path.is_absolute() and (why := access.refusal(path)):
         raise ValueError(why)

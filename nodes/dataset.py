@@ -21,6 +21,7 @@ from ..trainer.data import archive, images, strips, typed
 from ..trainer.data.cache import Cache
 from ..trainer.data.dataset import PairedDataset, Reading, open_dataset, state, survey
 from ..trainer.data.held_out import FROM, held_out
+from ..trainer.data.moving import replace
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
@@ -96,7 +97,7 @@ def unpacked(chosen: Path) -> tuple[Path, list[tuple[str, str]]]:
             (staging / chosen.stem).mkdir()
             skipped = archive.unpack(chosen, staging / chosen.stem)
             (staging / "skipped.json").write_text(json.dumps(skipped), encoding="utf-8")
-            staging.rename(place)
+            replace(staging, place)
         except OSError:
             if not place.exists():  # else the page's preview has unpacked it at the same time
                 raise
@@ -164,7 +165,8 @@ def _strip(sample, colour) -> dict:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}-{time.monotonic_ns()}")
         strips.strip(sample, colour).save(unfinished, "PNG")
-        unfinished.replace(file)
+        with contextlib.suppress(PermissionError):  # the page is being shown the one that is there
+            replace(unfinished, file)
     return {"filename": file.name, "subfolder": "pairlora/strips", "type": "temp"}
 
 

@@ -257,3 +257,35 @@ def test_another_certificate_is_refused(fetch, lora, site):
                                           ("C:\\a", False), ("c://a", False), ("a/b.safetensors", False)])  # fmt: skip
 def test_addresses_are_told_from_files(lora, text, is_one):
     assert lora.is_address(text) == is_one
+
+
+@pytest.mark.parametrize("tag", ["", '"one"'])
+def test_what_is_no_lora_is_refused_and_deleted_where_open_files_cannot_be(windows_files, fetch, site, lora, tmp_path, tag):
+    """Without a tag the other side cannot be asked for the rest, so that nothing of it is looked at a second time."""
+    site.tag = tag
+    for page, why in ((b"<html>" + bytes(5000), "is no safetensors file"), (packed("model.weight"), "holds no LoRA"),
+                      (LORA + b"more", "is longer than its header says")):  # fmt: skip
+        site.pages["/x.safetensors"] = page
+        with pytest.raises(lora.FetchError, match=why):
+            fetch(f"{site.url}/x.safetensors")
+        assert not list((tmp_path / "fetched").glob(".*.part"))
+
+
+def test_the_same_lora_from_elsewhere_is_fetched_while_a_model_uses_it(windows_files, fetch, site):
+    site.pages |= {"/a.safetensors": LORA, "/b.safetensors": LORA}
+    one = fetch(f"{site.url}/a.safetensors")
+    with open(one.file, "rb"):
+        two = fetch(f"{site.url}/b.safetensors")
+    assert two.file == one.file and two.new and one.file.read_bytes() == LORA
+
+
+def test_a_list_of_addresses_that_is_open_elsewhere_is_named_and_what_was_fetched_is_kept(
+    windows_files, fetch, site, monkeypatch, tmp_path, plain
+):  # fmt: skip
+    monkeypatch.setattr(plain("moving"), "PAUSES", (0.02,))
+    site.pages |= {"/a.safetensors": LORA, "/b.safetensors": packed(size=1000)}
+    fetch(f"{site.url}/a.safetensors")
+    with open(tmp_path / "fetched/addresses.json", "rb"), pytest.raises(PermissionError, match="addresses.json cannot be put"):
+        fetch(f"{site.url}/b.safetensors")
+    assert not fetch(f"{site.url}/a.safetensors").new and fetch(f"{site.url}/b.safetensors").new
+    assert len(list((tmp_path / "fetched").glob("*.safetensors"))) == 2

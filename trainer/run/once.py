@@ -143,6 +143,7 @@ def _trained(
         state.load(saved)
         before = saved.numbers.get("seconds", 0.0)
         logging.info(f"PairLoRA: goes on from step {saved.step}")
+        del found, saved  # tensors read from a file keep it in use, and Windows would not delete it
     elif job.start:
         state.begin_with(job.start)
     begun, same = state.step, alike(trained)
@@ -242,7 +243,8 @@ def _result(
         ]  # fmt: skip
     if record.folder != record.folders[0]:
         warnings = [*warnings, f"{record.folders[0]} could not be written, so the run is kept in {record.folder}."]
-    tensors = files.rounded(safetensors.torch.load_file(record.weights), job.settings.save_as)
+    read = safetensors.torch.load_file(record.weights)
+    tensors = {key: value.clone() for key, value in files.rounded(read, job.settings.save_as).items()}  # the file is free again
     room = f"Run: {record.folder}, {gigabytes(size(record.folder))}; all runs {gigabytes(size(record.folder.parent))}"
     lines = [f"{file}: {note['report']}", *warnings, *note.get("lines", []), room, note.get("memory", "")]
     return Result(tensors, file, "\n".join(filter(None, lines)), stopped)
