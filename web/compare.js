@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge } from "./comparison.js";
 import { addPanel, after, el, pictureURL, post } from "./dom.js";
-import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
+import { isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora, workflowOf } from "./graph.js";
 
 const NODE = "PairLoRABeforeAfter";
 const HEIGHT = 420; // px that the widget has at least
@@ -158,7 +158,7 @@ class CompareWidget {
     if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
     this.node.properties[CHOSEN] = view;
     clearTimeout(this.timer); // one step of undo for a whole move
-    this.timer = setTimeout(() => app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState?.(), LATER);
+    this.timer = setTimeout(noteChange, LATER);
   }
 
   enlarge() {
@@ -204,13 +204,18 @@ class CompareWidget {
   }
 
   async use({ lora, step, strength }) {
+    let file, error;
     try {
-      const { file, error } = await (await post("keep", { lora, step })).json();
-      this.answer.textContent = error ?? `Kept as ${file}; load it at strength ${strength}.`;
-      if (file) refreshDropdowns();
-    } catch (error) {
-      this.answer.textContent = `The server does not answer (${error.message}).`;
+      ({ file, error } = await (await post("keep", { lora, step })).json());
+    } catch ({ message }) {
+      error = `The server does not answer (${message}).`;
     }
+    if (file) await refreshDropdowns();
+    const taken = file ? useLora(lora, file, strength).map(({ title, id }) => `${title} (${id})`) : [];
+    if (taken.length) noteChange();
+    this.answer.textContent = error ?? (taken.length
+      ? `Kept as ${file}, and taken in ${taken.join(", ")} at strength ${strength}.`
+      : `Kept as ${file}. To use it, type it into lora of Load LoRA (file or URL), and ${strength} into its strength.`);
   }
 
   toggle() {

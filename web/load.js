@@ -1,6 +1,7 @@
 // Load LoRA: the strength as a slider from -2 to 2; what is typed beside it may lie beyond.
 import { app } from "../../scripts/app.js";
 import { addPanel, after, el } from "./dom.js";
+import { isLinked } from "./graph.js";
 
 const HEIGHT = 26; // px
 
@@ -10,7 +11,7 @@ function addSlider(node) {
   slider.setAttribute("aria-label", "strength");
   const show = () => {
     slider.value = strength.value; // the browser keeps it within -2 and 2
-    slider.disabled = Boolean(node.inputs?.some((input) => input.widget?.name === "strength" && input.link != null));
+    slider.disabled = isLinked(node, "strength");
   };
   slider.addEventListener("input", () => {
     strength.value = Number(slider.value);

@@ -5,13 +5,13 @@ import { Advice } from "./advice.js";
 import { Chart } from "./chart.js";
 import { addPanel, after, el, post } from "./dom.js";
 import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
+import { forget, KEY, lastOf, remember, shownBy } from "./keys.js";
 import { Runs, size } from "./runs.js";
 import { Strip } from "./strip.js";
 
 const NODE = "PairLoRATrain";
 const HEIGHT = 340; // px that the widget has at least
 const AGAIN = 2000; // ms between two looks at a run that is trained, and at what the advice is about
-const KEY = "pairlora_run"; // the property that names the run, all that is saved of it in a workflow
 const NOTHING = "The loss, pictures of held-out pairs and the report appear here.";
 const LOST = "Cancel loses nothing: the same queue goes on from there.";
 const ASKS = [
@@ -20,12 +20,9 @@ const ASKS = [
   ["copy", "Save a copy now", "Put the LoRA so far into the loras folder"],
 ];
 
-const widgets = new Map(); // by node, of the workflow on screen
-const keys = new Map(); // of the runs that nodes have trained, by graph and node: an undo goes back to before them
+const widgets = new Map(); // by node, of the workflow on screen, also in its subgraphs
 let loading = false; // a workflow, not single nodes
 let known; // the client id that the server knows as one that draws progress itself
-
-const place = (node) => `${node.graph?.id}/${node.id}`;
 
 function duration(seconds) {
   const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.round(seconds) % 60];
@@ -56,6 +53,7 @@ class TrainWidget {
     );
     this.show({ text: NOTHING });
     addPanel(node, "progress", this.element, HEIGHT);
+    node.onDrawBackground = null; // else the canvas draws ComfyUI's preview below the strip; on Nodes 2.0 the style hides it
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
     this.hook();
     this.seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.tick());
@@ -67,9 +65,20 @@ class TrainWidget {
   hook() {
     const { node } = this;
     // a pasted node is configured before it is added on ComfyUI 0.3.75, and after it on newer ones
-    const take = () => node.graph && this.follow(this.isCopy() ? undefined : (node.properties[KEY] ?? keys.get(place(node))));
+    const take = () => {
+      if (!node.graph) return;
+      widgets.set(node, this);
+      if (!loading && !this.key) forget(node);
+      this.follow(loading ? lastOf(node) : this.key);
+    };
     after(node, "onConfigure", take);
     after(node, "onAdded", take);
+    const { clone } = node; // what a copy is made by, but not what is moved into a subgraph or out of it
+    node.clone = () => {
+      const copy = clone.call(node);
+      if (copy) delete copy.properties[KEY]; // it has trained nothing; queued, it finds a run of the same settings at once
+      return copy;
+    };
     after(node, "onRemoved", () => {
       widgets.delete(node);
       clearTimeout(this.timer);
@@ -78,15 +87,6 @@ class TrainWidget {
       this.seen.disconnect();
       this.chart.remove();
     });
-  }
-
-  /** Whether this was pasted beside the node that has trained the run; a copy has trained nothing. */
-  isCopy() {
-    const { node, key } = this;
-    const copy = key && !loading && [...widgets.keys()].some((other) =>
-      other !== node && other.graph === node.graph && other.properties[KEY] === key);
-    if (copy) delete node.properties[KEY];
-    return Boolean(copy);
   }
 
   get key() {
@@ -101,7 +101,7 @@ class TrainWidget {
   follow(key = this.key) {
     if (key) {
       this.node.properties[KEY] = key;
-      keys.set(place(this.node), key);
+      if (shownBy(this.node).at(-1) !== key) remember(this.node, key);
     }
     Object.assign(this, { found: null, from: 0 });
     this.look++;
@@ -205,9 +205,11 @@ class TrainWidget {
 
   /** How a run that nobody trains stands. */
   past() {
-    const { finished } = this.found, note = finished.find(({ step }) => step === this.steps) ?? finished.at(-1);
+    const { finished, checkpoints } = this.found, note = finished.find(({ step }) => step === this.steps) ?? finished.at(-1);
     if (note && note.step >= this.chart.metrics.last) return note.report || `Finished at step ${note.step}.`;
-    return `Stopped at step ${this.chart.metrics.last}. Nothing is lost: queue to go on.`;
+    const { last } = this.chart.metrics, kept = Math.max(0, ...checkpoints);
+    if (kept >= last) return `Stopped at step ${last}. Nothing is lost: queue to go on.`;
+    return `Stopped at step ${last}. ${kept ? `Queue to go on from step ${kept}, which is kept.` : "Queue to begin anew: no checkpoint was kept yet."}`;
   }
 
   get steps() {
@@ -261,7 +263,9 @@ async function ask() {
   await Promise.all(told.map(show));
   const nodes = new Set(told.map(({ node }) => nodeAt(node)));
   for (const [node, widget] of widgets) {
-    if (!widget.ended && !nodes.has(node)) widget.show({ text: "Ended: ComfyUI was started anew.", failed: true });
+    if (widget.ended || nodes.has(node)) continue;
+    widget.show({ text: "Ended: ComfyUI was started anew.", failed: true });
+    widget.spoken = !widget.key; // else how the run stands comes in its place
   }
 }
 
@@ -286,7 +290,7 @@ app.registerExtension({
     });
   },
   nodeCreated(node) {
-    if (node.comfyClass === NODE) widgets.set(node, new TrainWidget(node));
+    if (node.comfyClass === NODE) new TrainWidget(node);
   },
   beforeConfigureGraph() {
     loading = true;

@@ -24,7 +24,7 @@ def main() -> int:
     if options.resolution < 16:
         parser.error(f"--resolution is {options.resolution}; it is at least 16. Start with 1024.")
     reading = Reading(options.default_caption, options.trigger_word, options.resolution)
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # names need not be text
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # names need not be text, nor be in a console's code page
     try:
         with tempfile.TemporaryDirectory(prefix="pairlora-") as temporary, Cache() as cache:
             folder = options.folder

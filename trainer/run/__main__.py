@@ -11,6 +11,7 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="ComfyUI's output folder")
     parser.add_argument("--remove", metavar="RUN", help="delete this run; its LoRAs in the loras folder stay")
     options = parser.parse_args()
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a console's own code page lacks most letters
     found = runs(options.output)
     if options.remove is not None:
         chosen = [run for run in found if run.path.name == options.remove]
