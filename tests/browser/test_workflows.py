@@ -5,7 +5,7 @@ import json
 import pytest
 from graphs import load
 
-from make_workflows import WORKFLOWS, made, prompt, template
+from make_workflows import BLUEPRINTS, WORKFLOWS, made, prompt, template
 
 WIDEST = 1900  # pixels of all groups together
 
@@ -59,8 +59,8 @@ def test_the_page_converts_it_to_its_prompt(page, renderer, slug):
 
 
 def test_the_files_are_those_of_the_recipe(slug, known):
-    workflow, twin = made(slug, known)
-    assert (workflow, twin) == (read(template(slug)), read(prompt(slug))), "run demo/make_workflows.py"
+    for file, content in made(slug, known).items():
+        assert content == read(file), f"run demo/make_workflows.py for {file.name}"
 
 
 BOXES = """async () => {
@@ -133,6 +133,12 @@ CUT = """() => {
 def test_no_title_is_cut(page, slug):
     load(page, read(template(slug)))
     assert page.evaluate(CUT) == []
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS.values())
+def test_a_blueprint_is_offered_among_the_nodes(page, name):
+    listed = page.evaluate("() => fetch('/api/global_subgraphs').then(answer => answer.json())")
+    assert f"PairLoRA before and after ({name})" in {entry["name"] for entry in listed.values()}
 
 
 LINKS = """() => [...app.graph.links.values()].filter(link => link.type.startsWith("PAIRLORA_")).map(link =>
