@@ -133,3 +133,19 @@ CUT = """() => {
 def test_no_title_is_cut(page, slug):
     load(page, read(template(slug)))
     assert page.evaluate(CUT) == []
+
+
+LINKS = """() => [...app.graph.links.values()].filter(link => link.type.startsWith("PAIRLORA_")).map(link =>
+    [link.type, LGraphCanvas.link_type_colors[link.type], app.canvas.default_connection_color_byType[link.type]])"""
+SLOTS = """() => [...document.querySelectorAll("[data-node-id] [style*='--color-datatype-PAIRLORA_']")].map(
+    slot => getComputedStyle(slot).backgroundColor)"""
+
+
+def test_links_of_the_packs_own_kinds_have_colours(page, renderer):
+    load(page, read(template("background-removal")))
+    page.wait_for_timeout(1000)
+    found = page.evaluate(LINKS)
+    assert {kind for kind, *_ in found} == {"PAIRLORA_DATASET", "PAIRLORA_SETTINGS"}
+    assert all(link == slot and link.startswith("#") for _, link, slot in found)
+    if renderer == "vue":
+        assert set(page.evaluate(SLOTS)) == {"rgb(77, 208, 225)", "rgb(215, 180, 140)"}

@@ -1,6 +1,7 @@
 """What a running ComfyUI knows of the pack."""
 import io
 
+import pytest
 from PIL import Image
 
 from host import ROOT
@@ -60,3 +61,11 @@ def test_the_template_browser_lists_the_examples_with_their_pictures(client):
     for name in names:
         with Image.open(io.BytesIO(client.get(f"/api/workflow_templates/{pack}/{name}.jpg"))) as picture:
             assert picture.width / picture.height > 1.5
+
+
+def test_nodes_are_found_by_what_people_call_them(client):
+    info = client.get("/object_info")
+    if "search_aliases" not in info["KSampler"]:
+        pytest.skip("this ComfyUI searches by names only")
+    assert {"compare", "slider"} <= set(info["PairLoRABeforeAfter"]["search_aliases"])
+    assert {"finetune", "lora trainer"} <= set(info["PairLoRATrain"]["search_aliases"])
