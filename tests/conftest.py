@@ -52,6 +52,7 @@ def matrix(request) -> dict[str, dict[str, str]]:
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="write pictures of what the browser tests see there")
+    parser.addoption("--write-locales", action="store_true", help="write locales/en from the nodes' schemas and the widgets")
 
 
 def pytest_configure(config):
