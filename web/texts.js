@@ -5,6 +5,8 @@ import { api } from "../../scripts/api.js";
 const languages = await api.getCustomNodesI18n().catch(() => ({})); // another pack's file may be broken: then all is English
 const language = () => app.extensionManager.setting.get("Comfy.Locale");
 
+const CATEGORIES = ["zero", "one", "two", "few", "many", "other"]; // those that a language has are the order of its forms
+
 /** An English text in the page's language, or as it is where that has none. `values` replace {their names}. A text in several
  * forms, "{n} pair | {n} pairs", has one for each plural category of its language and is chosen by `values.n`. ComfyUI makes
  * the nodes anew after another language is chosen, so it is enough to ask while a widget is made or drawn.
@@ -12,8 +14,9 @@ const language = () => app.extensionManager.setting.get("Comfy.Locale");
 export function t(text, values = {}) {
   const translated = languages[language()]?.pairlora?.[text];
   const forms = (translated ?? text).split(" | "), rules = new Intl.PluralRules(translated ? language() : "en");
-  const form = forms.length > 1 ? forms[rules.resolvedOptions().pluralCategories.indexOf(rules.select(values.n))] : forms[0];
-  return form.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const { pluralCategories } = rules.resolvedOptions();
+  const at = CATEGORIES.filter((name) => pluralCategories.includes(name)).indexOf(rules.select(values.n));
+  return (forms[at] ?? forms.at(-1)).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
 // Frontends from 1.31 to 1.34 load a language when it is first wanted, and then forget what packs have brought for it
