@@ -144,7 +144,7 @@ class DatasetWidget {
   }
 
   show({ result, error }) {
-    const { layout, counts, samples, left_out, more, findings, unused, text, checked } = result;
+    const { layout, counts, samples, left_out, more, findings, unused, text, checked, read_only } = result;
     const parts = [
       counts.pairs || !counts.unpaired ? t("{n} pair | {n} pairs", { n: counts.pairs }) : "",
       counts.unpaired ? t("{n} without inputs", { n: counts.unpaired }) : "",
@@ -158,9 +158,9 @@ class DatasetWidget {
       el("small", { textContent: `${layout}${checked || error ? "" : ` · ${t("queue to check the images")}`}` }),
       error ? el("span", { className: "pairlora-error", textContent: error }) : "",
     );
-    const sheet = samples.map((sample) => this.figure(sample));
+    const sheet = samples.map((sample) => this.figure(sample, read_only));
     if (more) sheet.push(el("p", { className: "pairlora-more", textContent: t("and {n} more", { n: more }) }));
-    const aside = left_out.map((sample) => this.figure(sample, true));
+    const aside = left_out.map((sample) => this.figure(sample, read_only, true));
     const some = samples.some((sample) => sample.findings.length);
     const levels = { error: t("error"), warning: t("warning"), advice: t("advice") };
     const rows = findings.map(({ level, sample, message }) =>
@@ -175,6 +175,7 @@ class DatasetWidget {
       rows.length ? el("table", {}, ...rows) : "",
       some ? el("label", { className: "pairlora-filter" }, this.problems, t("Only pairs with something to look at")) : "",
       el("div", { className: "pairlora-sheet" }, ...sheet),
+      read_only ? el("p", { className: "pairlora-more", textContent: read_only }) : "",
       aside.length ? details(t("{n} left out", { n: aside.length }), el("div", { className: "pairlora-sheet" }, ...aside)) : "",
       counts.unused ? details(t("{n} file not used | {n} files not used", { n: counts.unused }), el("ul", {}, ...files)) : "",
       details(t("Report, advice and checklist"), el("pre", { textContent: text })),
@@ -188,7 +189,7 @@ class DatasetWidget {
   }
 
   /** A sample on the sheet: its pictures, its caption, what was found, and what can be done with it. */
-  figure({ name, caption, image, findings }, isOut = false) {
+  figure({ name, caption, image, findings }, readOnly, isOut = false) {
     const figure = el("figure", { className: findings.length ? "pairlora-found" : "" });
     const picture = el("img", { src: pictureURL(image), loading: "lazy", alt: name });
     const text = el("figcaption", {}, el("b", { textContent: name }), ` ${caption || t("no caption")}`);
@@ -209,6 +210,11 @@ class DatasetWidget {
     const large = el("button", {
       className: "pairlora-enlarge", title: t("Compare {name} large", { name }), onclick: doing(() => this.enlarge(name)),
     }, picture);
+    figure.append(large, text, ...remarks);
+    if (readOnly) {
+      figure.append(failed);
+      return figure;
+    }
     const of = t("Caption of {name}", { name });
     const change = el("button", {
       textContent: caption ? t("Edit") : t("Add"), title: of, ariaLabel: of, onclick: doing(() => this.edit(name, figure)),
@@ -222,7 +228,7 @@ class DatasetWidget {
         await this.look();
       }),
     });
-    figure.append(large, text, ...remarks, el("div", { className: "pairlora-actions" }, change, move), failed);
+    figure.append(el("div", { className: "pairlora-actions" }, change, move), failed);
     return figure;
   }
 

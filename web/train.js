@@ -57,6 +57,7 @@ class TrainWidget {
     this.nothing = t("The loss, pictures of held-out pairs and the report appear here.");
     this.show({ text: this.nothing });
     addPanel(node, "progress", this.element, HEIGHT);
+    node.onDrawBackground = null; // else the canvas draws ComfyUI's preview below the strip; on Nodes 2.0 the style hides it
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
     this.hook();
     this.seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.tick());

@@ -23,7 +23,7 @@ MAY = {
     "nodes": {"trainer.run", "trainer.plan", "trainer.loop", "trainer.similarity", "trainer.lora", "trainer.host", "trainer.data"},
     "trainer.run": {"trainer.encoding", "trainer.loop", "trainer.watch", "trainer.scores", "trainer.similarity", "trainer.state",
                     "trainer.plan", "trainer.lora", "trainer.host", "trainer.data"},
-    "trainer.loop": {"trainer.watch", "trainer.plan", "trainer.state", "trainer.step", "trainer.host"},
+    "trainer.loop": {"trainer.lora", "trainer.watch", "trainer.plan", "trainer.state", "trainer.step", "trainer.host"},
     "trainer.watch": {"trainer.plan"},
     "trainer.plan": {"trainer.step", "trainer.lora", "trainer.host"},
     "trainer.state": {"trainer.step", "trainer.loss_scale", "trainer.lora", "trainer.host"},
