@@ -1,7 +1,21 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, checkpoints, collect, compare, dataset, demo, editing, limits, routes, runs, save_pair, search, train  # noqa: F401  (routes)
+from . import (  # noqa: F401  (routes)
+    apply,
+    checkpoints,
+    collect,
+    compare,
+    dataset,
+    demo,
+    editing,
+    limits,
+    routes,
+    runs,
+    save_pair,
+    search,
+    train,
+)
 
 
 class PairLoRAExtension(ComfyExtension):
