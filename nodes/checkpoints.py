@@ -61,7 +61,7 @@ class PairLoRACheckpoints(io.ComfyNode):
                 io.String.Input("strengths", default="0.6, 0.8, 1.0", tooltip="Numbers with commas between them."),
                 io.Int.Input(
                     "most", default=6, min=1, max=100, optional=True,
-                    tooltip="At most so many checkpoints, spread evenly over the run; the last is always among them. Start with 6; 1 is the last alone.",
+                    tooltip="At most so many checkpoints, spread evenly over the run; the last is always among them. Start with 6.",
                 ),
                 *(
                     io.String.Input(name, default="", optional=True, tooltip="One more LoRA to compare with, of another training.")

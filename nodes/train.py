@@ -1,22 +1,26 @@
 """Training an edit LoRA on the model that the graph holds."""
+import contextlib
 import os
 from collections import Counter
+from pathlib import Path
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 import nodes as comfy_nodes
 
 from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
+from ..trainer.host.sampling import BIASES
 from ..trainer.loop import Settings
 from ..trainer.lora import files
+from ..trainer.lora.inject import CHOICES
 from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
-from ..trainer.run.places import Places, lora_path
-from . import editing, limits, upstream
+from ..trainer.run.places import Places, lora_path, whole
+from . import in_use, limits, upstream
 from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling
@@ -155,6 +159,37 @@ class PairLoRASettings(io.ComfyNode):
                     optional=True,
                     tooltip="It is also saved after so many minutes. Start with 10.",
                 ),
+                io.Combo.Input(
+                    "bias",
+                    options=list(BIASES),
+                    default="balanced",
+                    optional=True,
+                    tooltip="Which part of drawing a picture is trained more. Start with balanced; structure for edits that "
+                    "move or replace things, detail for those of texture and sharpness.",
+                ),
+                io.Combo.Input(
+                    "loss",
+                    options=["squared", "huber", "min-snr"],
+                    default="squared",
+                    optional=True,
+                    tooltip="How errors are counted. Start with squared; huber where some pairs are imperfect, so that large "
+                    "errors count less; min-snr for SD1.5 and SDXL, which learns more evenly.",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(CHOICES),
+                    default="all",
+                    optional=True,
+                    tooltip="Which layers of the model the LoRA changes. Start with all. attention only makes a smaller file "
+                    "and a milder edit; image stream only leaves alone how the model reads the caption.",
+                ),
+                io.String.Input(
+                    "layer_pattern",
+                    default="",
+                    optional=True,
+                    tooltip="Of these layers only those whose path has this regular expression, such as single_blocks, or "
+                    r"single_blocks\.[0-9]\. for the first ten. Start with nothing: all of them.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
@@ -168,6 +203,16 @@ def output_type(class_type: str, slot: int) -> str | None:
     """The type of what a node of ComfyUI or of any pack gives."""
     types = getattr(comfy_nodes.NODE_CLASS_MAPPINGS.get(class_type), "RETURN_TYPES", None) or ()
     return types[slot] if slot < len(types) else None
+
+
+def in_a_file(report: str, run: Path) -> list[ui.SavedResult]:
+    """The report in the run's folder, put out as ComfyUI's Save Text does it: of texts, App mode shows files only."""
+    with contextlib.suppress(OSError, ValueError):  # of a run that had to be kept elsewhere it is told all the same
+        subfolder = run.relative_to(folder_paths.get_output_directory()).as_posix()
+        with whole(run / "report.txt") as unfinished:
+            unfinished.write_text(report, encoding="utf-8")
+        return [ui.SavedResult("report.txt", subfolder, io.FolderType.output)]
+    return []
 
 
 class PairLoRATrain(io.ComfyNode):
@@ -259,10 +304,12 @@ class PairLoRATrain(io.ComfyNode):
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
-        with editing.reading(dataset, held_out), Telling(cls.hidden, steps) as telling:
+        folders = [given.folder for given in (dataset, held_out) if isinstance(given, PairedDataset)]
+        with in_use.reading(*folders), Telling(cls.hidden, steps) as telling:
             result = train_once(job, places, telling)
             trained = apply.with_lora(model, result.lora, 1.0)
             telling.report(result.report)
         cls.made[os.path.join(places.loras, result.lora_name)] = name
         cls.stopped[name] += result.stopped
-        return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui={"text": [result.report]})
+        shown = {"text": [result.report], "files": in_a_file(result.report, telling.folder)}
+        return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui=shown)

@@ -16,6 +16,7 @@ samples, captions, base model, settings, learning rate. The number of steps is n
     damaged/                checkpoints whose checksums were wrong
     step1000.safetensors    a finished LoRA, after so many steps; .best, .bf16 and .fp16 where asked for
     step1000.json           what became of it: the files in the loras folder, the report
+    report.txt              the report as it was told last
     stop                    written by whoever wants the training to end with the LoRA so far,
     preview, copy           to make pictures now, or to put a copy of the LoRA so far into the loras folder
     copies.json             the names of those copies

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from ..data.moving import replace
 from ..state import Saved
 from .places import SUFFIX, whole, write_tensors
 
@@ -101,7 +102,7 @@ class Checkpoints:
         file = self.folder / f"best{place}{SUFFIX}"
         write_tensors(file, lora, {"format": "pt"})
         checksum = digest(file)
-        file = file.replace(file.with_name(f"best{place}-{checksum[:8]}{SUFFIX}"))
+        replace(file, file := file.with_name(f"best{place}-{checksum[:8]}{SUFFIX}"))
         return Best(place.step, loss, file.name, checksum)
 
     def read_best(self, best: Best) -> dict[str, torch.Tensor]:
