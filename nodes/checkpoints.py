@@ -1,6 +1,6 @@
 """The checkpoints of a run, to compare them at several strengths and to keep one."""
 import logging
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import folder_paths
 from comfy_api.latest import io
@@ -29,13 +29,15 @@ def strengths_of(text: str) -> list[float]:
 
 
 def keep_stage(asked) -> dict:
-    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there}."""
+    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there}, with
+    the folders before it."""
     match asked:
         case {"lora": str(lora), "step": int(step)}:
             source = folder_paths.get_full_path("loras", f"{lora.removesuffix('.safetensors')}.safetensors")
             if source is None:  # no other folder is read or written
                 raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder.")
-            return {"file": keep(output_folder(), Path(source), step).name}
+            kept = keep(output_folder(), Path(source), step)
+            return {"file": PurePosixPath(lora.replace("\\", "/")).with_name(kept.name).as_posix()}
     raise ValueError('What to keep is told as {"lora": NAME, "step": NUMBER}.')
 
 

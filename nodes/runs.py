@@ -13,7 +13,7 @@ from server import PromptServer
 from ..trainer.run.folder import Folder
 from ..trainer.run.history import KEY, find, history, is_trained
 from ..trainer.run.places import key_of
-from ..trainer.run.runs import remove, runs
+from ..trainer.run.runs import remove, runs, size
 from . import telling
 
 BYTE = re.compile(r"[0-9]{1,15}")
@@ -27,11 +27,11 @@ class NoRun(LookupError):
 
 @routes.get("/pairlora/run")
 async def run(request: web.Request) -> web.Response:
-    """What the run ``key`` has, its metrics ``from`` a byte on: {"key", "subfolder": of the output folder, "lines": at most
-    5,000 objects of metrics.jsonl, "next": the byte to ask from next, "previews": [{"step", "pictures": [{"pair",
-    "after"}]}] and "inputs": [{"pair", "input", "target"}], file names in the folder previews, "checkpoints": steps,
-    "finished": [{"step", "best_step", "verdict", "lines", "report", "loras"}], "copies": names in the loras folder,
-    "training"}; from byte 0 on also its "size" in bytes and "all": {"runs", "size"}. Else 404 or 400 and {"error"}."""
+    """What the run ``key`` has, its metrics ``from`` a byte on: {"key", "subfolder": of the output folder, "size": bytes,
+    "lines": at most 5,000 objects of metrics.jsonl, "next": the byte to ask from next, "previews": [{"step", "pictures":
+    [{"pair", "after"}]}] and "inputs": [{"pair", "input", "target"}], file names in the folder previews, "checkpoints":
+    steps, "finished": [{"step", "best_step", "verdict", "lines", "report", "loras"}], "copies": names in the loras folder,
+    "training"}. Else 404 or 400 and {"error"}."""
     key, begin = request.query.get("key", ""), request.query.get("from", "0")
     if not BYTE.fullmatch(begin):
         return _error("from is the number of a byte.", 400)
@@ -93,14 +93,7 @@ def _found(key: str) -> Path:
 
 def _look(key: str, begin: int) -> dict:
     folder = _found(key)
-    found = {"key": key, "subfolder": folder.relative_to(output_folder()).as_posix(), **history(folder, begin)}
-    if begin == 0:
-        every = runs(output_folder())
-        found |= {
-            "size": sum(run.size for run in every if run.path == folder),
-            "all": {"runs": len(every), "size": sum(run.size for run in every)},
-        }  # fmt: skip
-    return found
+    return {"key": key, "subfolder": folder.relative_to(output_folder()).as_posix(), "size": size(folder), **history(folder, begin)}
 
 
 def _list() -> dict:

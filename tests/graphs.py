@@ -4,9 +4,10 @@ import json
 import zlib
 
 from host import ROOT
+from make_workflows import template
 
 DEMO = json.loads((ROOT / "demo/workflows/background-removal.api.json").read_text(encoding="utf-8"))
-EXAMPLE = json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8"))
+EXAMPLE = json.loads(template("background-removal").read_text(encoding="utf-8"))
 
 
 def training(name: str, steps: int, folder="samples/background-removal-held-out") -> dict:
@@ -15,6 +16,7 @@ def training(name: str, steps: int, folder="samples/background-removal-held-out"
     graph = copy.deepcopy(EXAMPLE)
     graph["nodes"] = [node for node in graph["nodes"] if node["id"] <= 4]
     graph["links"] = [link for link in graph["links"] if link[1] <= 4 and link[3] <= 4]
+    graph["groups"], graph["definitions"], graph["extra"] = [], {}, {"ds": graph["extra"]["ds"]}
     kept = {link[0] for link in graph["links"]}
     for node in graph["nodes"]:
         for given in node["inputs"]:

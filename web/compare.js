@@ -1,9 +1,10 @@
 // The widget of "Before / After": its pictures under the comparer, a strip of the samples, and a grid of checkpoints.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { Comparison, openLarge } from "./comparison.js";
+import { Comparison, openLarge, sideText } from "./comparison.js";
 import { addPanel, after, el, pictureURL, post } from "./dom.js";
-import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
+import { isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora, workflowOf } from "./graph.js";
+import { t } from "./texts.js";
 
 const NODE = "PairLoRABeforeAfter";
 const HEIGHT = 420; // px that the widget has at least
@@ -11,7 +12,6 @@ const KEPT = "pairlora_pictures", WHEN = "pairlora_when", CHOSEN = "pairlora_vie
 const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
 const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
-const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
 
 // What came last, by node, as {when, images}: an undo, and a reload of a page that has not saved the workflow since, go
 // back to the properties that the node had before that. To tell ComfyUI of a change would queue again in "on change" mode.
@@ -36,17 +36,17 @@ function store(key, entry) {
 class CompareWidget {
   constructor(node) {
     this.node = node;
-    this.comparison = new Comparison({ onChange: () => this.keep(), missing: "Queue this node to make it again." });
-    this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: "Samples" });
+    this.comparison = new Comparison({ onChange: () => this.keep(), missing: t("Queue this node to make it again.") });
+    this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: t("Samples") });
     this.title = el("span", { className: "pairlora-title" });
     this.scores = el("div", { className: "pairlora-scores" });
     this.answer = el("output");
     this.grid = el("div", { className: "pairlora-grid", hidden: true });
     const step = (by, text, ariaLabel) => el("button", { textContent: text, ariaLabel, onclick: () => this.step(by) });
-    this.steps = [step(-1, "◀", "Previous sample"), step(1, "▶", "Next sample")];
-    this.gridButton = el("button", { textContent: "Grid", ariaPressed: "false", hidden: true, onclick: () => this.toggle() });
-    const large = el("button", { textContent: "Large", ariaLabel: "Open large", onclick: () => this.enlarge() });
-    this.empty = el("p", { className: "pairlora-note", textContent: "Queue to compare the pictures here." });
+    this.steps = [step(-1, "◀", t("Previous sample")), step(1, "▶", t("Next sample"))];
+    this.gridButton = el("button", { textContent: t("Grid"), ariaPressed: "false", hidden: true, onclick: () => this.toggle() });
+    const large = el("button", { textContent: t("Large"), ariaLabel: t("Open large"), onclick: () => this.enlarge() });
+    this.empty = el("p", { className: "pairlora-note", textContent: t("Queue to compare the pictures here.") });
     const head = el("div", { className: "pairlora-buttons" }, ...this.steps, this.title, this.gridButton, large);
     this.full = el(
       "div", { className: "pairlora-compared", hidden: true },
@@ -94,16 +94,16 @@ class CompareWidget {
   }
 
   nameOf(sample) {
-    return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? `sample ${sample + 1}`;
+    return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? t("sample {n}", { n: sample + 1 });
   }
 
   sides(sample = this.sample) {
     const name = this.nameOf(sample);
-    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }));
+    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: t("{side} of {name}", { side: sideText(image.side), name }) }));
   }
 
   draw(chosen = {}) {
-    this.title.textContent = `${this.nameOf(this.sample)} (${this.sample + 1} of ${this.count})`;
+    this.title.textContent = t("{name} ({n} of {all})", { name: this.nameOf(this.sample), n: this.sample + 1, all: this.count });
     this.comparison.show(this.sides(), chosen);
     const scored = this.of(this.sample).filter(({ scores }) => Object.keys(scores ?? {}).length);
     this.scores.replaceChildren(...(scored.length ? [tableOf(scored)] : []));
@@ -158,7 +158,7 @@ class CompareWidget {
     if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
     this.node.properties[CHOSEN] = view;
     clearTimeout(this.timer); // one step of undo for a whole move
-    this.timer = setTimeout(() => app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState?.(), LATER);
+    this.timer = setTimeout(noteChange, LATER);
   }
 
   enlarge() {
@@ -184,7 +184,7 @@ class CompareWidget {
       });
       return el("tr", {}, el("th", { textContent: strength, scope: "row" }), ...across);
     });
-    const head = ["strength", ...steps.map((step) => `step ${step}`)];
+    const head = [t("strength"), ...steps.map((step) => t("step {step}", { step }))];
     const top = el("tr", {}, ...head.map((textContent) => el("th", { textContent, scope: "col" })));
     this.grid.replaceChildren(...(cells.length ? [el("table", {}, top, ...rows)] : []));
   }
@@ -192,25 +192,30 @@ class CompareWidget {
   cellOf(cell) {
     const name = this.nameOf(cell.sample), after = this.sides(cell.sample).find(({ label }) => label === "after");
     const use = el("button", {
-      textContent: "Use", title: `Keep step ${cell.step} as a LoRA, for strength ${cell.strength}`,
-      ariaLabel: `Use step ${cell.step} at ${cell.strength}`, onclick: () => this.use(cell),
+      textContent: t("Use"), title: t("Keep step {step} as a LoRA, for strength {strength}", cell),
+      ariaLabel: t("Use step {step} at {strength}", cell), onclick: () => this.use(cell),
     });
     const show = () => {
       this.choose(cell.sample);
       this.enlarge();
     };
     const picture = el("img", { src: after?.url ?? "", alt: name, loading: "lazy" });
-    return el("figure", {}, el("button", { className: "pairlora-cell", ariaLabel: `Compare ${name}`, onclick: show }, picture), use);
+    return el("figure", {}, el("button", { className: "pairlora-cell", ariaLabel: t("Compare {name}", { name }), onclick: show }, picture), use);
   }
 
   async use({ lora, step, strength }) {
+    let file, error;
     try {
-      const { file, error } = await (await post("keep", { lora, step })).json();
-      this.answer.textContent = error ?? `Kept as ${file}; load it at strength ${strength}.`;
-      if (file) refreshDropdowns();
-    } catch (error) {
-      this.answer.textContent = `The server does not answer (${error.message}).`;
+      ({ file, error } = await (await post("keep", { lora, step })).json());
+    } catch ({ message }) {
+      error = t("The server does not answer ({reason}).", { reason: message });
     }
+    if (file) await refreshDropdowns();
+    const taken = file ? useLora(lora, file, strength).map(({ title, id }) => `${title} (${id})`) : [];
+    if (taken.length) noteChange();
+    this.answer.textContent = error ?? (taken.length
+      ? t("Kept as {file}, and taken in {nodes} at strength {strength}.", { file, nodes: taken.join(", "), strength })
+      : t("Kept as {file}. To use it, type it into lora of Load LoRA (file or URL), and {strength} into its strength.", { file, strength }));
   }
 
   toggle() {
@@ -225,16 +230,17 @@ function tableOf(scored) {
   const keys = Object.keys(scored[0].scores);
   const title = (key) => {
     const [, measure, part] = /^(psnr|ssim)(.*)$/.exec(key);
-    return `${WORDS[measure]} ${WORDS[part] ?? ""}`.trim();
+    const where = { _edited: t("edited"), _kept: t("kept") }[part] ?? "";
+    return `${measure.toUpperCase()} ${where}`.trim();
   };
   const rows = scored.map(({ side, scores }) =>
     el("tr", {},
-      el("th", { textContent: side, scope: "row" }),
+      el("th", { textContent: sideText(side), scope: "row" }),
       ...keys.map((key) => el("td", { textContent: scores[key]?.toFixed(key.startsWith("psnr") ? 1 : 3) ?? "–" })),
     ),
   );
   const heads = ["", ...keys.map(title)].map((textContent) => el("th", { textContent, scope: "col" }));
-  return el("table", { title: "How near to the target: PSNR in dB, SSIM up to 1" }, el("tr", {}, ...heads), ...rows);
+  return el("table", { title: t("How near to the target: PSNR in dB, SSIM up to 1") }, el("tr", {}, ...heads), ...rows);
 }
 
 const widgets = new WeakMap();

@@ -39,6 +39,37 @@ export function nodeAt(nodeId) {
   return graph?.getNodeById(path.at(-1));
 }
 
+/** Whether a widget takes its value from a link. */
+export function isLinked(node, name) {
+  return Boolean(node.inputs?.some((input) => input.widget?.name === name && input.link != null));
+}
+
+// Nodes that put a LoRA on a model, and what their widgets for its file and its strength are called.
+const LOADERS = { PairLoRALoad: ["lora", "strength"], LoraLoaderModelOnly: ["lora_name", "strength_model"], LoraLoader: ["lora_name", "strength_model"] };
+
+/** Let the nodes of the workflow that load the LoRA `name`, or a step of it, load `file` at a strength; these nodes. */
+export function useLora(name, file, strength) {
+  const nodes = [app.graph, ...(app.graph.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
+  return nodes.filter((node) => {
+    const [lora, force] = (LOADERS[node.comfyClass] ?? []).map((wanted) => node.widgets.find((widget) => widget.name === wanted));
+    const bare = String(lora?.value).replaceAll("\\", "/").replace(/\.safetensors$/, "");
+    if (!lora || isLinked(node, lora.name) || isLinked(node, force.name)) return false;
+    if (bare !== name && !(bare.startsWith(`${name}_step`) && /^\d+(_\d+)?$/.test(bare.slice(`${name}_step`.length)))) return false;
+    const known = [lora.options?.values].flat().find((value) => String(value).replaceAll("\\", "/") === file); // in a dropdown of Windows
+    for (const [widget, value] of [[lora, known ?? file], [force, strength]]) {
+      widget.value = value;
+      widget.callback?.(value);
+    }
+    node.setDirtyCanvas(true, true);
+    return true;
+  });
+}
+
+/** Have ComfyUI note what has changed, as one step that can be undone. */
+export function noteChange() {
+  onScreen()?.changeTracker?.checkState?.();
+}
+
 /** Let the dropdowns of all graphs, subgraphs and workflows opened later know new folders and files, as R does. */
 export async function refreshDropdowns() {
   try {

@@ -55,6 +55,31 @@ def test_each_checkpoint_at_each_strength_opens_and_is_kept(page, cells, server,
     screenshot("a cell of the grid")
     page.keyboard.press("Escape")
     cells.get_by_label("Use step 20 at 0.5").click()
-    page.get_by_text(f"Kept as {LORA}_step20").wait_for()
+    page.get_by_text(f"Kept as {LORA}_step20.safetensors. To use it, type it into lora of Load LoRA").wait_for()
     with safetensors.safe_open(server.base / f"models/loras/{LORA}_step20.safetensors", "pt") as opened:
         assert opened.metadata()["ss_steps"] == "20"
+
+
+def test_a_cell_that_is_used_is_written_where_its_lora_is_loaded(page, renderer, screenshot):
+    prompt = grid("grid", STEPS[-1], ", ".join(STRENGTHS))
+    load = {"model": ["1", 0], "strength": 1.5, "strength_model": 1.5}
+    loaders = {"mine": ("PairLoRALoad", LORA), "other": ("PairLoRALoad", "grid"), "linked": ("PairLoRALoad", ["4", 2]),
+               "own": ("LoraLoaderModelOnly", f"{LORA}_step40_02.safetensors")}  # fmt: skip
+    for number, (kind, lora) in enumerate(loaders.values(), 20):
+        prompt[str(number)] = {"class_type": kind, "inputs": {**load, "lora": lora, "lora_name": lora}}
+
+    def written():
+        values = page.evaluate("[20, 21, 22, 23].map(id => app.graph.getNodeById(id).widgets.map(({value}) => value))")
+        return {name: of[:2] for name, of in zip(loaders, values)}
+
+    cells = show(page, prompt)
+    page.wait_for_timeout(1000)  # until ComfyUI has noted the graph
+    before = written()
+    cells.get_by_label("Use step 20 at 0.5").click()
+    page.get_by_text(f"Kept as {LORA}_step20.safetensors, and taken in").wait_for()
+    kept = [f"{LORA}_step20.safetensors", 0.5]
+    assert written() == before | {"mine": kept, "own": kept}
+    screenshot("a cell is used")
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.undo()")
+    page.wait_for_timeout(1000)
+    assert written() == before

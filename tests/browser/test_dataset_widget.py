@@ -8,7 +8,7 @@ import pytest
 from graphs import alone
 from PIL import Image
 
-from host import ROOT
+from make_workflows import template
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # legal in a file name on Linux and macOS
 
@@ -298,8 +298,8 @@ def test_every_text_can_be_read_in_every_theme(page, node, server, theme):
 
 
 def test_a_loaded_workflow_fills_its_dataset_nodes_and_so_does_the_next(page, renderer):
-    for name, each in (("background_removal", "1 input each"), ("try_on", "3 inputs each")):
-        workflow = json.loads((ROOT / f"example_workflows/{name}.json").read_text(encoding="utf-8"))
+    for name, each in (("background-removal", "1 input each"), ("try-on", "3 inputs each")):
+        workflow = json.loads(template(name).read_text(encoding="utf-8"))
         page.evaluate("async workflow => { await app.loadGraphData(workflow); }", workflow)
         for text in (f"24 pairs, {each}, 24 captions", f"6 pairs, {each}, 6 captions"):
             page.get_by_text(text).first.wait_for(timeout=20_000, state="attached")

@@ -5,6 +5,8 @@ import time
 import pytest
 from graphs import load, queue, set_widget, switch, training, wait_until_ready
 
+from host import Server
+
 ENDLESS = 100_000  # steps; cancelled by the test
 SEEN = 200  # steps that take the seconds a page needs to see one of them
 NOTHING = "The loss, pictures of held-out pairs and the report appear here."
@@ -228,6 +230,25 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
 
 
+def test_a_tab_that_was_open_before_shows_the_run_while_it_is_trained(page, panel, browser, server):
+    load(page, training(unique("both"), ENDLESS))
+    tab = browser.new_page()
+    tab.goto(server.url)
+    wait_until_ready(tab)
+    load(tab, page.evaluate("app.graph.serialize()"))
+    assert tab.evaluate("app.graph.id") == page.evaluate("app.graph.id")
+    second = tab.locator(".pairlora-train")
+    wait_for(second, NOTHING)
+    queue(page)
+    wait_for(second, re.compile(r"step \d+/"))
+    second.locator(".pairlora-plot canvas").wait_for()
+    assert keys(tab) == keys(page) != [None]
+    second.get_by_text("Stop and use this").click()
+    wait_for(second, REPORT)
+    wait_for(panel, REPORT)
+    tab.close()
+
+
 def test_the_preview_that_comfyui_shows_too_is_not_drawn_again_in_the_node(page, panel, screenshot):
     load(page, training(unique("once"), 3, "samples/background-removal"))
     page.evaluate("""window.shown = new Set();
@@ -262,6 +283,48 @@ def test_app_mode_shows_the_previews_and_the_report(page, renderer, browser, ser
     tab.locator("article", has_text=f"{name}.safetensors: 22 samples").wait_for(timeout=60_000)
     screenshot("App mode with the report", tab)
     tab.close()
+
+
+@pytest.fixture
+def mortal(host, tmp_path):
+    """A server that may be killed."""
+    with Server(host, base=host.make_base(tmp_path)) as server:
+        yield server
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_and_comes_back(browser, mortal, renderer, screenshot):
+    """While it is away the panel stays as it was; then, and after a reload, everything is there, read from disk."""
+    page, problems = browser.new_page(viewport={"width": 1600, "height": 900}), []
+    page.on("pageerror", lambda error: "pairlora" in f"{error.stack}" and problems.append(str(error)))
+    page.goto(mortal.url)
+    wait_until_ready(page)
+    page.evaluate("vue => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", renderer)
+    panel = page.locator(".pairlora-train")
+    load(page, training(unique("killed"), ENDLESS, "samples/background-removal"))
+    queue(page)
+    panel.get_by_text(re.compile(r"step \d\d+ of 100000 · .* s a step")).wait_for(timeout=60_000)
+    panel.locator(".pairlora-strip img").first.wait_for(timeout=60_000)
+    [key] = keys(page)
+
+    mortal.kill()
+    page.wait_for_timeout(500)
+    before = panel.inner_text()
+    page.wait_for_timeout(6000)
+    assert panel.inner_text() == before
+    mortal.start()
+    for what in ("a server that has come back", "a reload after it has come back"):
+        wait_for(panel, re.compile(r"^Stopped at step \d+. Queue to begin anew: no checkpoint was kept yet.$"))
+        panel.get_by_text(re.compile(r"^step \d\d+ · .* s a step · run: ")).wait_for()
+        page.wait_for_function("""[...document.querySelectorAll(".pairlora-strip img"), document.querySelector(".pairlora-plot canvas")]
+            .every(picture => picture.naturalWidth || picture.width)""")
+        assert keys(page) == [key] and not panel.get_by_text("Stop and use this").is_visible()
+        screenshot(what, page)
+        if "reload" not in what:
+            page.reload()  # nothing was changed since it was queued, so ComfyUI's page has kept no workflow with the key
+            wait_until_ready(page)
+    assert not problems, problems
+    page.close()
 
 
 def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):

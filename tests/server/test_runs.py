@@ -37,7 +37,7 @@ def test_a_run_is_given_and_removed_and_its_lora_stays(client, server, training)
     assert [values["step"] for values in all_lines(client, key) if "loss" in values] == [1, 2, 3]
     (finished,) = seen["finished"]
     assert finished["step"] == 3 and finished["loras"] == ["given.safetensors"] and "6 samples" in finished["report"]
-    assert 0 < seen["size"] <= seen["all"]["size"] and seen["all"]["runs"] >= 1
+    assert seen["size"] > 0
     (listed,) = [run for run in client.get("/pairlora/runs")["runs"] if run["key"] == key]
     assert listed == {"key": key, "name": "given", "size": seen["size"], "step": 3, "finished": [3]}
     for what in ("stop", "preview", "copy"):
