@@ -188,7 +188,7 @@ class PairLoRASettings(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Of these layers only those whose path has this regular expression, such as single_blocks, or "
-                    r"\.(7|12|16|20)\. for four blocks. Start with nothing: all of them.",
+                    r"single_blocks\.[0-9]\. for the first ten. Start with nothing: all of them.",
                 ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],

@@ -73,6 +73,7 @@ def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="write pictures of what the browser tests see there")
     parser.addoption("--archive", type=Path, metavar="ZIP", help="test this archive of the pack instead of one like comfy-cli's")
     parser.addoption("--like-windows", action="store_true", help="files in use are neither deleted, renamed nor replaced")
+    parser.addoption("--write-locales", action="store_true", help="write locales/en from the nodes' schemas and the widgets")
 
 
 def pytest_configure(config):

@@ -18,12 +18,12 @@ from run import ROOT, main  # first: it finds demo/
 from host import HOST, Host, SetupError
 
 TOOLS = {"comfy-cli": "1.23.0", "nodesafe": "0.6.0", "bandit": "1.9.4"}
-FOLDER = Path("/tmp/regtools/release")
+FOLDER = HOST / "release"
 ANSWERED = [  # scanner, what it calls it, what the line holds then
     ("nodesafe", "code_execution", r"\bre\.compile\("),
     ("nodesafe", "network_call", r"http\.client|socket\.create_connection"),
     ("nodesafe", "dynamic_attribute_access", r"getattr\("),
-    ("nodesafe", "obfuscation_chains", r"lambda _:"),
+    ("nodesafe", "obfuscation_chains", r"lambda _:|[rR]ecord\("),  # the latter for its ord(
     ("nodesafe", "info_gathering", r"socket\.gethostname\(\)"),
     ("nodesafe", "code_obfuscation_high_entropy", r"\A(?!(?s:.*)[\w+/=]{40})"),  # no 40 in a row, as an encoded payload has
     ("nodesafe", "code_obfuscation_suspicious_ident", r"_"),

@@ -2,13 +2,14 @@
 import { app } from "../../scripts/app.js";
 import { addPanel, after, el } from "./dom.js";
 import { isLinked } from "./graph.js";
+import { t } from "./texts.js";
 
 const HEIGHT = 26; // px
 
 function addSlider(node) {
   const strength = node.widgets.find((widget) => widget.name === "strength");
-  const slider = el("input", { type: "range", min: -2, max: 2, step: 0.05, className: "pairlora-strength", title: "strength" });
-  slider.setAttribute("aria-label", "strength");
+  const slider = el("input", { type: "range", min: -2, max: 2, step: 0.05, className: "pairlora-strength", title: t("strength") });
+  slider.setAttribute("aria-label", t("strength"));
   const show = () => {
     slider.value = strength.value; // the browser keeps it within -2 and 2
     slider.disabled = isLinked(node, "strength");

@@ -167,3 +167,15 @@ def test_images_of_a_list_are_looked_for_in_its_folder_only(plain, monkeypatch, 
 def test_reports_name_files_with_forward_slashes(plain):
     found = plain("pairs").Match(PureWindowsPath("C:\\pairs"))
     assert found.relative(PureWindowsPath("C:\\pairs\\before\\a.png")) == "before/a.png"
+
+
+@pytest.mark.parametrize("room, said", [("data", "4 pairs"), ("run", "0 runs")])
+def test_commands_run_by_their_path_too(tmp_path, room, said):
+    """As the portable ComfyUI's Python has to, which like `python -I` does not look into the present folder."""
+    for i in range(4):
+        start = textured(i, (64, 64))
+        start.save(tmp_path / f"photo{i}_start.png")
+        edited(start, i + 9).save(tmp_path / f"photo{i}_end.png")
+    command = [sys.executable, "-I", str(ROOT / "trainer" / room), str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert said in done.stdout and done.returncode in (0, 1), done.stderr

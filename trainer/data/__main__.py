@@ -6,6 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+if not __package__:  # run by its path: the Python of Windows' portable ComfyUI does not look into the present folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import trainer.data  # noqa: F401 - what is relative to it is found then
+
+    __package__ = "trainer.data"
+
 from . import archive
 from .cache import Cache
 from .dataset import Reading, examine

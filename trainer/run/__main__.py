@@ -3,6 +3,12 @@ import argparse
 import sys
 from pathlib import Path
 
+if not __package__:  # run by its path: the Python of Windows' portable ComfyUI does not look into the present folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import trainer.run  # noqa: F401 - what is relative to it is found then
+
+    __package__ = "trainer.run"
+
 from .runs import remove, runs
 
 
