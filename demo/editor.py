@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 SEEDS = {"seed", "noise_seed"}  # the page adds what becomes of them after a run, where a node does not say otherwise
-TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110  # heights in pixels of a node's parts; TEXT is a field of many lines
+TITLE, SLOT, WIDGET, TEXT = 30, 20, 27, 110  # heights in pixels of a node's parts; TEXT is a field of many lines
 GAP = 44  # between columns
 LANE = 16  # between links that pass over columns
 NOTE = 940  # width of a workflow's note
@@ -345,4 +345,10 @@ def _reroutes(graph: Graph, lanes: list[Output], column_of: dict[Node, int], lef
             points.append(point)
             before = point["id"]
             ends |= dict.fromkeys(through, before)
+        for number, o, node, place in graph.links():
+            height = node.at[1] + SLOT // 2 + SLOT * place
+            if o == output and number in ends and height > FAR:  # straight down in the gap, too
+                below = [lefts[column_of[node]] - GAP // 2, height]
+                points.append({"id": len(points) + 1, "pos": below, "linkIds": [number], "parentId": ends[number]})
+                ends[number] = points[-1]["id"]
     return points, ends

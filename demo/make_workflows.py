@@ -104,7 +104,7 @@ def toy(known: dict, slug: str, lora: str, references: int, note: str, **trainin
         return graph.node("PairLoRADataset", title, id=id, tall=660, folder=folder, resolution=128, background="white")
 
     pairs = dataset("Load Paired Dataset", f"samples/{slug}", 2)
-    settings = graph.node("PairLoRASettings", id=3, tall=360, batch_size=4, timesteps="uniform", save_as="float32",
+    settings = graph.node("PairLoRASettings", id=3, batch_size=4, timesteps="uniform", save_as="float32",
                           hold_out="a tenth", hand_on="best")  # fmt: skip
     held_out = dataset("Load Paired Dataset (not trained on)", f"samples/{slug}-held-out", 5)
     train = graph.node("PairLoRATrain", id=4, tall=640, model=base["model"], clip=base["clip"], vae=base["vae"],
@@ -205,7 +205,7 @@ def edit(
     folder = folder or ("samples/background-removal" if references == 1 else "samples/try-on")
     pairs = graph.node("PairLoRADataset", tall=660, folder=folder, resolution=resolution, background=background)
     base = load(graph)
-    chosen = graph.node("PairLoRASettings", tall=360, timesteps="family default", save_as="float32", hold_out="a tenth",
+    chosen = graph.node("PairLoRASettings", timesteps="family default", save_as="float32", hold_out="a tenth",
                         hand_on="best", **settings)  # fmt: skip
     train = graph.node("PairLoRATrain", tall=640, model=base.model, clip=base.clip, vae=base.vae, dataset=pairs["dataset"],
                        settings=chosen["settings"], steps=steps, learning_rate=learning_rate, name=lora, continue_from="none")  # fmt: skip
@@ -436,7 +436,7 @@ def training_adapter(known: dict) -> Workflow:
     graph = Graph(known)
     pictures = graph.node("PairLoRADataset", tall=660, folder="my_style", background="as LoadImage")
     base = separate(graph, Z_IMAGE_TURBO, [QWEN3_4B], "lumina2", FLUX_VAE)
-    settings = graph.node("PairLoRASettings", tall=360, rank=32, timesteps="family default", save_as="float32",
+    settings = graph.node("PairLoRASettings", rank=32, timesteps="family default", save_as="float32",
                           hold_out="a tenth", hand_on="best")  # fmt: skip
     adapter = graph.node("LoraLoaderModelOnly", "Training adapter", [ADAPTER], model=base.model, lora_name=ADAPTER[0],
                          strength_model=1.0)  # fmt: skip
@@ -487,7 +487,7 @@ def checkpoints(known: dict) -> Workflow:
         graph.node("PairLoRADataset", title, tall=660, folder=f"samples/{folder}", resolution=128, background="white")
         for title, folder in ((None, "background-removal"), ("Pairs that are not trained on", "background-removal-held-out"))
     )
-    settings = graph.node("PairLoRASettings", tall=360, batch_size=4, timesteps="uniform", save_as="float32",
+    settings = graph.node("PairLoRASettings", batch_size=4, timesteps="uniform", save_as="float32",
                           hold_out="a tenth", hand_on="best", checkpoint_steps=250)  # fmt: skip
     train = graph.node("PairLoRATrain", tall=640, model=base["model"], clip=base["clip"], vae=base["vae"],
                        dataset=pairs["dataset"], settings=settings["settings"], held_out=held_out["dataset"], learning_rate=0.002,
