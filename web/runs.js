@@ -1,4 +1,4 @@
-// The runs that lie on this machine, with the room that they take, and removing one.
+// The runs that lie on this machine, with the room that they take; showing and removing one.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { el, many, post } from "./dom.js";
@@ -9,10 +9,11 @@ export function size(bytes) {
   return `${Number((bytes / 1000 ** power).toPrecision(3))} ${["bytes", "kB", "MB", "GB", "TB"][power]}`;
 }
 
-/** A button, and the list that it opens. `onRemoved` is called after a run has been removed. */
+/** A button, and the list that it opens. `onShow` is called with the key of a run that is to be shown, `onRemoved` after one
+ * has been removed. */
 export class Runs {
-  constructor(onRemoved) {
-    this.onRemoved = onRemoved;
+  constructor(onShow, onRemoved) {
+    Object.assign(this, { onShow, onRemoved });
     this.button = el("button", { textContent: "Runs", title: "All runs on this machine", type: "button", ariaExpanded: "false" });
     this.button.onclick = () => this.toggle();
     this.element = el("div", { className: "pairlora-runs", hidden: true });
@@ -57,6 +58,8 @@ export class Runs {
       if (!error) this.onRemoved();
     };
     const state = `${finished.includes(step) ? "finished at" : "at"} step ${step}, ${size(bytes)}`;
-    return el("div", {}, el("b", { textContent: name }), el("span", { textContent: state }), remove);
+    const show = el("button", { textContent: "Show", type: "button", ariaLabel: `Show the run ${name} ${key} here` });
+    show.onclick = () => this.onShow(key);
+    return el("div", {}, el("b", { textContent: name }), el("span", { textContent: state }), show, remove);
   }
 }
