@@ -38,7 +38,7 @@ def make(folder: Path, samples: int, side: int) -> None:
             comment = f"{i}".encode()  # a JPEG comment makes the content another one
             header = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
             (folder / f"photo{i:05}_{role}.jpg").write_bytes(data[:2] + header + data[2:])
-        (folder / f"photo{i:05}.txt").write_text(f"make it {i % 7}")
+        (folder / f"photo{i:05}.txt").write_text(f"make it {i % 7}", encoding="utf-8")
 
 
 def memory() -> float:

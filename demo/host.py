@@ -160,6 +160,8 @@ class Host:
         # Keeps the first-run dialog of the page away.
         (base / "user/default/comfy.settings.json").write_text('{"Comfy.TutorialCompleted": true}', encoding="utf-8")
         link = base / "custom_nodes" / "pairlora"
+        if os.path.lexists(link) and link.resolve() != ROOT:  # made before this checkout was moved here
+            os.rmdir(link) if os.name == "nt" else link.unlink()
         if not os.path.lexists(link):
             if os.name == "nt":  # a junction needs no special rights
                 subprocess.run(["cmd", "/c", "mklink", "/J", str(link), str(ROOT)], check=True, stdout=subprocess.DEVNULL)

@@ -1,7 +1,21 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, checkpoints, collect, compare, dataset, demo, limits, routes, runs, save_pair, train  # noqa: F401  (routes)
+from . import (  # noqa: F401  (routes)
+    apply,
+    checkpoints,
+    collect,
+    compare,
+    dataset,
+    demo,
+    editing,
+    limits,
+    routes,
+    runs,
+    save_pair,
+    search,
+    train,
+)
 
 
 class PairLoRAExtension(ComfyExtension):
@@ -18,4 +32,4 @@ class PairLoRAExtension(ComfyExtension):
             checkpoints.PairLoRACheckpoints,
             demo.PairLoRADemoModel,
         ]
-        return [limits.checked(node) for node in nodes]
+        return [limits.checked(search.found(node)) for node in nodes]

@@ -1,15 +1,15 @@
 """The checkpoints of a run, to compare them at several strengths and to keep one."""
-from pathlib import Path
+import logging
+from pathlib import Path, PurePosixPath
 
-import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 from server import PromptServer
 
 from ..trainer.host import apply
-from ..trainer.run.stages import keep, stages
+from ..trainer.run.stages import evenly, keep, read, stages
 from .answers import answer
-from .apply import resolve
+from .apply import resolve, say
 from .runs import output_folder
 
 MOST = 10.0  # strength, as of Load LoRA
@@ -29,13 +29,15 @@ def strengths_of(text: str) -> list[float]:
 
 
 def keep_stage(asked) -> dict:
-    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there}."""
+    """Keep a checkpoint as a LoRA: {"lora": name in the loras folder, "step": number} gives {"file": name there}, with
+    the folders before it."""
     match asked:
         case {"lora": str(lora), "step": int(step)}:
             source = folder_paths.get_full_path("loras", f"{lora.removesuffix('.safetensors')}.safetensors")
             if source is None:  # no other folder is read or written
                 raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder.")
-            return {"file": keep(output_folder(), Path(source), step).name}
+            kept = keep(output_folder(), Path(source), step)
+            return {"file": PurePosixPath(lora.replace("\\", "/")).with_name(kept.name).as_posix()}
     raise ValueError('What to keep is told as {"lora": NAME, "step": NUMBER}.')
 
 
@@ -49,7 +51,7 @@ class PairLoRACheckpoints(io.ComfyNode):
             node_id="PairLoRACheckpoints",
             display_name="Checkpoints of a Run",
             category="PairLoRA",
-            description="Gives out the model with each checkpoint of a run at each strength, so that the nodes after it run "
+            description="Gives out the model with checkpoints of a run, each at each strength, so that the nodes after it run "
             "once for each; Before / After shows them as a grid.",
             inputs=[
                 io.Model.Input("model"),
@@ -57,31 +59,49 @@ class PairLoRACheckpoints(io.ComfyNode):
                     "lora", default="", tooltip="A LoRA of the loras folder that Train Edit LoRA made; link its lora_name."
                 ),
                 io.String.Input("strengths", default="0.6, 0.8, 1.0", tooltip="Numbers with commas between them."),
+                io.Int.Input(
+                    "most", default=6, min=1, max=100, optional=True,
+                    tooltip="At most so many checkpoints, spread evenly over the run; the last is always among them. Start with 6.",
+                ),
+                *(
+                    io.String.Input(name, default="", optional=True, tooltip="One more LoRA to compare with, of another training.")
+                    for name in ("lora2", "lora3")
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", is_output_list=True),
                 io.String.Output(display_name="label", is_output_list=True),
             ],
-        )
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, model=None, lora=None, strengths=None):
+    def fingerprint_inputs(cls, model=None, lora=None, strengths=None, most=None, lora2=None, lora3=None):
         try:
-            return str([(str(file), file.stat().st_mtime_ns) for file in stages(output_folder(), resolve(lora)).values()])
+            files = [file for one in (lora, lora2, lora3) if one for file in stages(output_folder(), resolve(one)).values()]
+            return str([(str(file), file.stat().st_mtime_ns) for file in files])
         except Exception:
             return ""
 
     @classmethod
-    def execute(cls, model, lora, strengths):
-        path, numbers = resolve(lora), strengths_of(strengths)
-        models, labels = [], []
-        name = lora.replace("\\", "/").removesuffix(".safetensors")
-        for step, file in stages(output_folder(), path).items():
-            weights = comfy.utils.load_torch_file(str(file), safe_load=True)
-            for strength in numbers:
-                loaded = apply.with_lora(model, weights, strength)
-                if not apply.added(model, loaded):
-                    raise ValueError(f"Nothing in {file} fits this model. Connect the base model that it was trained on.")
-                models.append(loaded)
-                labels.append(f"{name} step {step} at {strength:g}")
+    def execute(cls, model, lora, strengths, most=6, lora2="", lora3=""):
+        numbers, models, labels, damaged = strengths_of(strengths), [], [], []
+        for one in dict.fromkeys([lora, *filter(None, (lora2, lora3))]):
+            name = one.replace("\\", "/").removesuffix(".safetensors")
+            for step, file in evenly(stages(output_folder(), resolve(one)), most).items():
+                try:
+                    weights = read(file)
+                except ValueError as error:
+                    damaged.append(str(error))
+                    logging.warning(f"PairLoRA: {error}")
+                    continue
+                for strength in numbers:
+                    loaded = apply.with_lora(model, weights, strength)
+                    if not apply.added(model, loaded):
+                        raise ValueError(f"Nothing in {file} fits this model. Connect the base model that it was trained on.")
+                    models.append(loaded)
+                    labels.append(f"{name} step {step} at {strength:g}")
+        if not models:
+            raise ValueError("\n".join(damaged))
+        say(damaged, cls.hidden.unique_id)
         return io.NodeOutput(models, labels)

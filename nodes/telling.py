@@ -50,8 +50,12 @@ async def told(request: web.Request) -> web.Response:
 async def stop(request: web.Request) -> web.Response:
     """End the training of ``node`` in ``workflow``, an id, after its present step; the graph goes on with the LoRA so far.
     404 when none is going on there."""
-    asked = await request.json()
-    found = [telling for telling in active if (telling.about["workflow"], telling.about["node"]) == (asked.get("workflow"), asked.get("node"))]
+    try:
+        asked = await request.json()
+        wanted = asked["workflow"], asked["node"]
+    except (ValueError, TypeError, LookupError, RecursionError):  # what a request may hold
+        return web.json_response({"error": 'What to stop is told as {"workflow": ID, "node": ID}.'}, status=400)
+    found = [telling for telling in active if (telling.about["workflow"], telling.about["node"]) == wanted]
     for telling in found:
         telling.asked_to_stop = True
     return web.json_response({"stopping": len(found)}, status=200 if found else 404)

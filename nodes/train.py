@@ -12,13 +12,15 @@ import nodes as comfy_nodes
 
 from ..trainer.data.dataset import PairedDataset
 from ..trainer.host import apply
+from ..trainer.host.sampling import BIASES
 from ..trainer.loop import Settings
 from ..trainer.lora import files
+from ..trainer.lora.inject import CHOICES
 from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
 from ..trainer.run.places import Places, lora_path, whole
-from . import editing, limits, upstream
+from . import in_use, limits, upstream
 from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling
@@ -157,6 +159,37 @@ class PairLoRASettings(io.ComfyNode):
                     optional=True,
                     tooltip="It is also saved after so many minutes. Start with 10.",
                 ),
+                io.Combo.Input(
+                    "bias",
+                    options=list(BIASES),
+                    default="balanced",
+                    optional=True,
+                    tooltip="Which part of drawing a picture is trained more. Start with balanced; structure for edits that "
+                    "move or replace things, detail for those of texture and sharpness.",
+                ),
+                io.Combo.Input(
+                    "loss",
+                    options=["squared", "huber", "min-snr"],
+                    default="squared",
+                    optional=True,
+                    tooltip="How errors are counted. Start with squared; huber where some pairs are imperfect, so that large "
+                    "errors count less; min-snr for SD1.5 and SDXL, which learns more evenly.",
+                ),
+                io.Combo.Input(
+                    "layers",
+                    options=list(CHOICES),
+                    default="all",
+                    optional=True,
+                    tooltip="Which layers of the model the LoRA changes. Start with all. attention only makes a smaller file "
+                    "and a milder edit; image stream only leaves alone how the model reads the caption.",
+                ),
+                io.String.Input(
+                    "layer_pattern",
+                    default="",
+                    optional=True,
+                    tooltip="Of these layers only those whose path has this regular expression, such as single_blocks, or "
+                    r"single_blocks\.[0-9]\. for the first ten. Start with nothing: all of them.",
+                ),
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )
@@ -271,7 +304,8 @@ class PairLoRATrain(io.ComfyNode):
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
-        with editing.reading(dataset, held_out), Telling(cls.hidden, steps) as telling:
+        folders = [given.folder for given in (dataset, held_out) if isinstance(given, PairedDataset)]
+        with in_use.reading(*folders), Telling(cls.hidden, steps) as telling:
             result = train_once(job, places, telling)
             trained = apply.with_lora(model, result.lora, 1.0)
             telling.report(result.report)

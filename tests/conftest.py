@@ -10,6 +10,8 @@ sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests")]
 
 pytest_plugins = ["running"]  # the fixtures of a running server
 
+import like_windows  # noqa: E402
+
 import launch  # noqa: E402
 from host import Host  # noqa: E402
 
@@ -44,6 +46,23 @@ def plain():
     return lambda module: importlib.import_module(f"pairlora.trainer.data.{module}")
 
 
+@pytest.fixture
+def windows_files():
+    """Files in use stay where they are, as on Windows."""
+    if sys.platform != "linux":
+        pytest.skip("what a process has open is looked up in /proc")
+    like_windows.install()
+    like_windows.active = True
+    yield like_windows
+    like_windows.active, like_windows.longest = False, None
+
+
+@pytest.fixture(autouse=True)
+def _like_windows(request):
+    if request.config.getoption("--like-windows"):
+        request.getfixturevalue("windows_files")
+
+
 @pytest.fixture(scope="session")
 def matrix(request) -> dict[str, dict[str, str]]:
     """Family -> check -> what was seen, printed at the end of the run."""
@@ -52,6 +71,9 @@ def matrix(request) -> dict[str, dict[str, str]]:
 
 def pytest_addoption(parser):
     parser.addoption("--screenshots", type=Path, metavar="FOLDER", help="write pictures of what the browser tests see there")
+    parser.addoption("--archive", type=Path, metavar="ZIP", help="test this archive of the pack instead of one like comfy-cli's")
+    parser.addoption("--like-windows", action="store_true", help="files in use are neither deleted, renamed nor replaced")
+    parser.addoption("--write-locales", action="store_true", help="write locales/en from the nodes' schemas and the widgets")
 
 
 def pytest_configure(config):

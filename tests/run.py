@@ -2,6 +2,7 @@
 
 `python3 tests/run.py`; options go to pytest: `-m gpu` for the tests that need a device, `-k WORD`, a path, ...
 `--torch VERSION` runs the tests that need no server on another torch, in an environment of its own (gigabytes).
+`--least` runs those of the pack and of what it does with ComfyUI on the oldest packages that requirements.txt allows.
 """
 import argparse
 import os
@@ -16,7 +17,9 @@ sys.path.insert(0, str(ROOT / "demo"))
 from host import HOST, TORCH, Host, SetupError  # noqa: E402
 
 PACKAGES = ("ruff==0.17.6", "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "diffusers==0.39.0")
-APT = HOST / "chromium"
+APT, OLDEST = HOST / "chromium", HOST / "oldest"
+LEAST = ("tests/unit", *(f"tests/host/test_{name}.py" for name in ("peft", "lora_layers", "gradients", "saving", "record", "encoding",
+         "load_image", "previews", "files", "continue", "run")))  # fmt: skip
 
 
 def chromium() -> dict[str, str]:
@@ -51,21 +54,33 @@ def _unpack_debian_chromium() -> None:
     shutil.rmtree(APT / "archives")
 
 
+def oldest(host: Host) -> dict[str, str]:
+    """Environment variables with which Python finds the oldest packages that requirements.txt allows before all others."""
+    lines = [line.replace(">=", "==") for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").split()]
+    shutil.rmtree(OLDEST, ignore_errors=True)
+    host._pip("installing " + " ".join(lines), "install", "--no-deps", "--target", str(OLDEST), *lines)
+    return {"PYTHONPATH": str(OLDEST)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], add_help=False)
     parser.add_argument("--torch", default=TORCH)
+    parser.add_argument("--least", action="store_true")
     own, options = parser.parse_known_args()
     if own.torch != TORCH and not any(Path(option).exists() for option in options):
         options += ["tests/unit", "tests/host"]
+    if own.least and not any(Path(option).exists() for option in options):
+        options += LEAST
     if not options:  # the whole suite: each file in one of two processes, those of the quick unit tests last
         options = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     try:
         host = Host(own.torch).prepare(*PACKAGES)
+        packages = oldest(host) if own.least else {}
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
     # Tiny models gain nothing from a second thread, and wait for it three times as long where the machine has other work.
-    environment = {"OMP_NUM_THREADS": "1", **host.environment(), **chromium()}
+    environment = {"OMP_NUM_THREADS": "1", **host.environment(), **packages, **chromium()}
     if "PAIRLORA_CHROMIUM" not in environment:
         environment["PLAYWRIGHT_BROWSERS_PATH"] = str(HOST / "playwright")
         subprocess.run([str(host.python), "-m", "playwright", "install", "chromium"], env=environment)

@@ -17,7 +17,8 @@ from host import ROOT, Server
 def base(host, tmp_path_factory) -> Path:
     """A base directory of its own for the tests' servers: its loras folder starts empty."""
     base = host.make_base(tmp_path_factory.mktemp("comfyui"))
-    shutil.copy(ROOT / "tests/server/no_references.py", base / "custom_nodes")
+    for name in ("no_references.py", "read_tiny_files.py"):
+        shutil.copy(ROOT / "tests/server" / name, base / "custom_nodes")
     return base
 
 

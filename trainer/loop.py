@@ -12,6 +12,7 @@ from .host import compat, forward, memory
 from .host.autograd import exact_gradients
 from .host.encode import Encoded
 from .host.forward import ModelPatcher
+from .lora.inject import Layers
 from .plan import choose
 from .plan.ledger import Ledger
 from .state import State
@@ -36,16 +37,24 @@ class Settings:
     previews: int = 3  # rounds of pictures of held-out pairs
     checkpoint_steps: int = 250
     checkpoint_minutes: int = 10
+    bias: str = "balanced"  # see sampling.BIASES
+    loss: str = "squared"  # or "huber", "min-snr"
+    layers: str = "all"  # see lora.inject.CHOICES
+    layer_pattern: str = ""  # of these only those whose path has this regular expression
 
     @property
     def samples(self) -> int:
         """Of one step."""
         return self.batch_size * self.accumulation
 
+    @property
+    def trained(self) -> Layers:
+        return Layers(self.layers, self.layer_pattern)
+
     def of_training(self) -> dict[str, int | str]:
         """What a run is known by: nothing that the training itself does not depend on, and no setting that is off, so
         that runs of older versions are known still."""
-        off = {"accumulation": 1, "warmup": 0}
+        off = {"accumulation": 1, "warmup": 0, "bias": "balanced", "loss": "squared", "layers": "all", "layer_pattern": ""}
         known = ("rank", "batch_size", "seed", "timesteps", *off)
         return {name: value for name, value in asdict(self).items() if name in known and value != off.get(name)}
 
@@ -66,7 +75,7 @@ def train(
     give the same tensors, whether in one go or, by ``state``, in several.
     """
     base, device, largest, watch = model.model, model.load_device, largest_of(samples), watch or Watch()
-    plan = plan or choose(model, largest, settings.batch_size, settings.rank, settings.accumulation)
+    plan = plan or choose(model, largest, settings.batch_size, settings.rank, settings.accumulation, settings.trained)
     watch.plan(plan)
     state = state or State(model, settings, learning_rate)
     begun = state.step
@@ -91,9 +100,11 @@ def train(
                         chosen = chosen or list(itertools.islice(order, settings.samples))
                         batch = [forward.condition(model, samples[i]) for i in chosen]
                         state.generator.set_state(state.random)  # which a step that has failed may have drawn from
-                        sigma, noise = draw(model, batch, settings.timesteps, state.generator)
+                        sigma, noise = draw(model, batch, settings.timesteps, state.generator, settings.bias)
                         with Ledger(device.type) if plan.is_unknown else contextlib.nullcontext() as ledger:
-                            loss, norm = gradient(model, batch, sigma, noise, plan.at_once, state.parameters, state.scale)
+                            loss, norm = gradient(
+                                model, batch, sigma, noise, plan.at_once, state.parameters, state.scale, settings.loss
+                            )  # fmt: skip
                         if not (math.isfinite(loss) and math.isfinite(norm)):
                             raise FloatingPointError(
                                 f"At step {state.step + 1} the loss became {loss:g} and its gradient {norm:g}. "

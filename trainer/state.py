@@ -34,7 +34,7 @@ class State:
     def __init__(self, model: ModelPatcher, settings, learning_rate: float, averaged: bool = False):
         """``settings`` as of loop.Settings; if ``averaged``, an average of the LoRA is kept as well."""
         device = model.load_device
-        self.lora = LoraLayers(model.model.diffusion_model, settings.rank, settings.seed, device)
+        self.lora = LoraLayers(model.model.diffusion_model, settings.rank, settings.seed, device, settings.trained)
         self.parameters = self.lora.parameters()
         fused = device.type in ("cpu", "cuda") or None  # a quarter of the time, and no room for what lies between its operations
         self.optimizer = torch.optim.AdamW(self.parameters, learning_rate, fused=fused)  # https://arxiv.org/abs/1711.05101

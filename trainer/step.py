@@ -11,31 +11,31 @@ from .loss_scale import LossScale
 
 
 def draw(
-    model: ModelPatcher, batch: list[Conditioned], timesteps: str, generator: torch.Generator
+    model: ModelPatcher, batch: list[Conditioned], timesteps: str, generator: torch.Generator, bias: str = "balanced"
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """A sigma (n,) and noise, n tensors shaped like the latents, for each sample of the batch."""
-    sigma = sampling.sigmas(model, batch, objective.stratified(len(batch), generator), timesteps)
+    sigma = sampling.sigmas(model, batch, objective.stratified(len(batch), generator), timesteps, sampling.BIASES[bias])
     noise = [torch.randn(sample.x0.shape, generator=generator).to(sample.x0) for sample in batch]
     return sigma.to(batch[0].x0.device), noise
 
 
 def gradient(
     model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor], at_once: int,
-    parameters: list[torch.nn.Parameter], scale: LossScale,
+    parameters: list[torch.nn.Parameter], scale: LossScale, loss: str = "squared",
 ) -> tuple[float, float]:  # fmt: skip
     """Leave the gradient of the mean loss of ``batch``, clipped to a norm of 1, in ``parameters``; at most ``at_once``
-    samples go through the model together.
+    samples go through the model together; ``loss`` as of loop.Settings.
 
     Returns the loss and the norm before clipping. If either is not finite, no optimizer may use the gradient; a gradient
     that only the ``scale`` has made overflow is computed again with a smaller one.
     """
     while True:
-        loss = backward(model, batch, sigma, noise, at_once, scale.value).item()
+        value = backward(model, batch, sigma, noise, at_once, scale.value, loss).item()
         norm = torch.nn.utils.clip_grad_norm_(parameters, scale.value).item() / scale.value
         if math.isfinite(norm):
             scale.grow()
             break
-        if not (math.isfinite(loss) and scale.back_off()):
+        if not (math.isfinite(value) and scale.back_off()):
             break
         for p in parameters:
             p.grad = None
@@ -43,12 +43,12 @@ def gradient(
         for p in parameters:
             if p.grad is not None:
                 p.grad /= scale.value
-    return loss, norm
+    return value, norm
 
 
 def backward(
     model: ModelPatcher, batch: list[Conditioned], sigma: torch.Tensor, noise: list[torch.Tensor],
-    at_once: int | None = None, scale: float = 1.0,
+    at_once: int | None = None, scale: float = 1.0, loss: str = "squared",
 ) -> torch.Tensor:  # fmt: skip
     """Add ``scale`` times the gradient of the mean loss of ``batch`` to the parameters; returns that loss, a scalar.
 
@@ -61,9 +61,11 @@ def backward(
         x0_pred = forward.predict_x0(model, members, torch.cat([noise[i] for i in part]), its_sigma)
         x0 = torch.cat([sample.x0 for sample in members])
         weight = sampling.x0_error_weight(model.model.model_sampling, its_sigma)
-        loss = objective.sample_losses(x0_pred, x0, weight).sum() / len(batch)
-        (loss * scale).backward()
-        total += loss.detach()
+        if loss == "min-snr":
+            weight = weight * sampling.min_snr(model.model.model_sampling, its_sigma)
+        value = objective.sample_losses(x0_pred, x0, weight, loss).sum() / len(batch)
+        (value * scale).backward()
+        total += value.detach()
     return total
 
 

@@ -1,5 +1,6 @@
 // What goes with the samples of a dataset, where steps and learning rate are typed.
-import { el, many, post } from "./dom.js";
+import { el, post } from "./dom.js";
+import { t } from "./texts.js";
 
 const RATES = { PairLoRADemoModel: 0.002 }; // the tiny model learns nothing at less
 const RATE = 0.0001;
@@ -39,11 +40,14 @@ export class Advice {
       // the dataset's own panel says that the server does not answer
     }
     const rate = RATES[given(this.node, "model")?.comfyClass] ?? RATE;
-    const word = samples?.all === samples?.pairs ? "pair" : "sample";
     const steps = samples?.all && { name: "steps", value: samples.steps };
+    const about = { steps: steps?.value?.toLocaleString(), n: samples?.all };
+    const many = samples?.all === samples?.pairs
+      ? t("about {steps} for this {n} pair | about {steps} for these {n} pairs", about)
+      : t("about {steps} for this {n} sample | about {steps} for these {n} samples", about);
     const parts = [
-      steps && { ...steps, label: "Steps:", text: `about ${steps.value.toLocaleString("en")} for ${samples.all === 1 ? "this" : "these"} ${many(samples.all, word)}` },
-      { name: "learning_rate", value: rate, label: "Rate:", text: `try ${rate}` },
+      steps && { ...steps, label: t("Steps:"), text: many },
+      { name: "learning_rate", value: rate, label: t("Rate:"), text: t("try {rate}", { rate }) },
     ].filter((part) => part && this.widget(part.name) && this.widget(part.name).value !== part.value);
     const key = JSON.stringify(parts);
     if (key === this.drawn) return;
@@ -51,7 +55,7 @@ export class Advice {
     this.element.hidden = !parts.length;
     this.element.replaceChildren(...parts.flatMap(({ label, text, ...part }) => [
       el("span", { textContent: label }),
-      el("button", { textContent: text, title: "Take it", type: "button", onclick: () => this.take(part) }),
+      el("button", { textContent: text, title: t("Take it"), type: "button", onclick: () => this.take(part) }),
     ]));
   }
 

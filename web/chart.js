@@ -1,5 +1,6 @@
 // The chart of a training: losses, held-out loss and learning rate by step, with what happened at which.
 import { el } from "./dom.js";
+import { t } from "./texts.js";
 import uPlot from "./vendor/uPlot.esm.js";
 
 const MOST = 10_000; // points; of a longer training, each is the mean of several steps
@@ -72,12 +73,12 @@ export class Metrics {
 export class Chart {
   constructor() {
     Object.assign(this, { metrics: new Metrics(), marks: {}, log: false, clip: false, rate: false, painted: 0, stale: false });
-    this.box = el("div", { className: "pairlora-plot", role: "img", ariaLabel: "Chart of the loss by step" });
+    this.box = el("div", { className: "pairlora-plot", role: "img", ariaLabel: t("Chart of the loss by step") });
     this.reading = el("output");
     this.switches = [
-      ["log", "Log", "Logarithmic scale"],
-      ["clip", "Clip", "Leave out the highest and lowest losses"],
-      ["rate", "Rate", "Show the learning rate"],
+      ["log", t("Log"), t("Logarithmic scale")],
+      ["clip", t("Clip"), t("Leave out the highest and lowest losses")],
+      ["rate", t("Rate"), t("Show the learning rate")],
     ].map(([name, text, title]) => {
       const button = el("button", { textContent: text, title, type: "button", ariaPressed: "false" });
       button.onclick = () => {
@@ -169,18 +170,18 @@ export class Chart {
     if (!steps) {
       const key = (colour, text) => el("span", {}, el("i", { style: `background: ${colour}` }), text);
       this.reading.replaceChildren(
-        key(COLOURS.loss, "loss"), key(COLOURS.held, "held-out loss"), key(COLOURS.best, "best"), "▲ checkpoint  ● preview",
+        key(COLOURS.loss, t("loss")), key(COLOURS.held, t("held-out loss")), key(COLOURS.best, t("best")), `▲ ${t("checkpoint")}  ● ${t("preview")}`,
       );
       return;
     }
     const { checkpoints = [], previews = [], best } = this.marks, step = steps[at];
     const here = (of) => of.some((mark) => mark >= step && mark < step + this.metrics.stride);
-    const parts = [`step ${step}`, `loss ${short(loss[at])}`, `smoothed ${short(smooth[at])}`];
-    if (held[at] != null) parts.push(`held-out ${short(held[at])}`);
-    if (rate[at] != null) parts.push(`rate ${short(rate[at])}`);
-    if (here(checkpoints)) parts.push("checkpoint");
-    if (here(previews)) parts.push("preview");
-    if (best != null && here([best])) parts.push("best");
+    const parts = [t("step {step}", { step }), t("loss {loss}", { loss: short(loss[at]) }), t("smoothed {loss}", { loss: short(smooth[at]) })];
+    if (held[at] != null) parts.push(t("held-out {loss}", { loss: short(held[at]) }));
+    if (rate[at] != null) parts.push(t("rate {rate}", { rate: short(rate[at]) }));
+    if (here(checkpoints)) parts.push(t("checkpoint"));
+    if (here(previews)) parts.push(t("preview"));
+    if (best != null && here([best])) parts.push(t("best"));
     this.reading.textContent = parts.join(" · ");
   }
 

@@ -1,9 +1,10 @@
 // The widget of "Before / After": its pictures under the comparer, a strip of the samples, and a grid of checkpoints.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { Comparison, openLarge } from "./comparison.js";
+import { Comparison, openLarge, sideText } from "./comparison.js";
 import { addPanel, after, el, pictureURL, post } from "./dom.js";
-import { isOnScreen, nodeAt, refreshDropdowns, workflowOf } from "./graph.js";
+import { idOf, isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora } from "./graph.js";
+import { t } from "./texts.js";
 
 const NODE = "PairLoRABeforeAfter";
 const HEIGHT = 420; // px that the widget has at least
@@ -11,42 +12,21 @@ const KEPT = "pairlora_pictures", WHEN = "pairlora_when", CHOSEN = "pairlora_vie
 const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
 const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
-const WORDS = { psnr: "PSNR", ssim: "SSIM", _edited: "edited", _kept: "kept" };
-
-// What came last, by node, as {when, images}: an undo, and a reload of a page that has not saved the workflow since, go
-// back to the properties that the node had before that. To tell ComfyUI of a change would queue again in "on change" mode.
-const STORE = "pairlora.compared", STORED = 50; // nodes
-const keyOf = (node) => `${node.graph?.id}:${node.id}`;
-
-function stored() {
-  try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-function store(key, entry) {
-  const entries = Object.entries({ ...stored(), [key]: entry }).sort(([, a], [, b]) => b.when - a.when);
-  try {
-    localStorage.setItem(STORE, JSON.stringify(Object.fromEntries(entries.slice(0, STORED))));
-  } catch {} // full: what was chosen before a reload is found in saved workflows only
-}
 
 class CompareWidget {
   constructor(node) {
-    this.node = node;
-    this.comparison = new Comparison({ onChange: () => this.keep(), missing: "Queue this node to make it again." });
-    this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: "Samples" });
+    Object.assign(this, { node, looks: 0, newest: 0 });
+    this.comparison = new Comparison({ onChange: () => this.keep(), missing: t("Queue this node to make it again.") });
+    this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: t("Samples") });
     this.title = el("span", { className: "pairlora-title" });
     this.scores = el("div", { className: "pairlora-scores" });
     this.answer = el("output");
     this.grid = el("div", { className: "pairlora-grid", hidden: true });
     const step = (by, text, ariaLabel) => el("button", { textContent: text, ariaLabel, onclick: () => this.step(by) });
-    this.steps = [step(-1, "◀", "Previous sample"), step(1, "▶", "Next sample")];
-    this.gridButton = el("button", { textContent: "Grid", ariaPressed: "false", hidden: true, onclick: () => this.toggle() });
-    const large = el("button", { textContent: "Large", ariaLabel: "Open large", onclick: () => this.enlarge() });
-    this.empty = el("p", { className: "pairlora-note", textContent: "Queue to compare the pictures here." });
+    this.steps = [step(-1, "◀", t("Previous sample")), step(1, "▶", t("Next sample"))];
+    this.gridButton = el("button", { textContent: t("Grid"), ariaPressed: "false", hidden: true, onclick: () => this.toggle() });
+    const large = el("button", { textContent: t("Large"), ariaLabel: t("Open large"), onclick: () => this.enlarge() });
+    this.empty = el("p", { className: "pairlora-note", textContent: t("Queue to compare the pictures here.") });
     const head = el("div", { className: "pairlora-buttons" }, ...this.steps, this.title, this.gridButton, large);
     this.full = el(
       "div", { className: "pairlora-compared", hidden: true },
@@ -59,17 +39,34 @@ class CompareWidget {
     node.onDrawBackground = () => {};
     node.setSize([Math.max(node.size[0], 460), Math.max(node.size[1], node.computeSize()[1])]);
     after(node, "onConfigure", () => {
-      const last = stored()[keyOf(node)];
-      this.show((last?.when > (node.properties[WHEN] ?? 0) ? last.images : node.properties[KEPT]) ?? []);
+      this.show(node.properties[KEPT] ?? []);
+      this.looking = this.look();
     });
   }
 
-  /** Take what a run has put out, and keep the files' names with the workflow. */
-  ran(images) {
-    const when = Date.now();
-    Object.assign(this.node.properties, { [KEPT]: images, [WHEN]: when });
-    store(keyOf(this.node), { when, images });
+  /** Show what came last, where the workflow on screen does not know of it: an undo, a reload, a picture dropped on the page
+      and a second tab go back to before it. To tell ComfyUI of a change would queue again in "on change" mode. */
+  async look() {
+    const { node } = this, look = ++this.looks;
+    await new Promise(setTimeout); // until it is in its graph, and a subgraph in the one around it
+    if (!node.graph) return;
+    const workflow = node.graph.rootGraph.id;
+    try {
+      const response = await api.fetchApi(`/pairlora/compared?${new URLSearchParams({ workflow, node: idOf(node) })}`);
+      const { images } = await response.json();
+      this.newest = images[0]?.when ?? 0;
+      if (look === this.looks && this.newest > (node.properties[WHEN] ?? 0)) this.show(images);
+    } catch {} // the server is away; what the workflow has stays
+  }
+
+  /** Take what a run has put out, and keep the files' names with the workflow, and that nothing newer was wanted. */
+  async ran(images) {
+    const { properties } = this.node;
+    this.looks++;
+    properties[KEPT] = images;
     this.show(images);
+    await this.looking;
+    properties[WHEN] = Math.max(this.newest, images[0].when ?? 0); // of a cached node, or of the history, they are older
   }
 
   show(images) {
@@ -94,16 +91,22 @@ class CompareWidget {
   }
 
   nameOf(sample) {
-    return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? `sample ${sample + 1}`;
+    return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? t("sample {n}", { n: sample + 1 });
   }
 
+  /** Of a sample its pictures, and of a grid also what the other cells have come to. */
   sides(sample = this.sample) {
-    const name = this.nameOf(sample);
-    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: `${image.side} of ${name}` }));
+    const side = (image, label) => ({
+      label, url: pictureURL(image), alt: t("{side} of {name}", { side: sideText(image.side), name: this.nameOf(image.sample ?? sample) }),
+    });
+    const others = this.hasGrid
+      ? this.images.filter((image) => image.side === "after" && image.sample !== sample && image.name)
+      : [];
+    return [...this.of(sample).map((image) => side(image, image.side)), ...others.map((image) => side(image, image.name))];
   }
 
   draw(chosen = {}) {
-    this.title.textContent = `${this.nameOf(this.sample)} (${this.sample + 1} of ${this.count})`;
+    this.title.textContent = t("{name} ({n} of {all})", { name: this.nameOf(this.sample), n: this.sample + 1, all: this.count });
     this.comparison.show(this.sides(), chosen);
     const scored = this.of(this.sample).filter(({ scores }) => Object.keys(scores ?? {}).length);
     this.scores.replaceChildren(...(scored.length ? [tableOf(scored)] : []));
@@ -158,7 +161,7 @@ class CompareWidget {
     if (JSON.stringify(view) === JSON.stringify(this.node.properties[CHOSEN])) return;
     this.node.properties[CHOSEN] = view;
     clearTimeout(this.timer); // one step of undo for a whole move
-    this.timer = setTimeout(() => app.extensionManager.workflow.activeWorkflow?.changeTracker?.checkState?.(), LATER);
+    this.timer = setTimeout(noteChange, LATER);
   }
 
   enlarge() {
@@ -174,43 +177,52 @@ class CompareWidget {
     }).filter(Boolean);
   }
 
+  /** One column for each step of each LoRA, one row for each strength. */
   drawGrid(cells) {
-    const sorted = (name) => [...new Set(cells.map((cell) => cell[name]))].sort((a, b) => a - b);
-    const steps = sorted("step"), strengths = sorted("strength");
-    const rows = strengths.map((strength) => {
-      const across = steps.map((step) => {
-        const cell = cells.find((one) => one.step === step && one.strength === strength);
+    const sorted = (name, of = cells) => [...new Set(of.map((cell) => cell[name]))].sort((a, b) => a - b);
+    const loras = [...new Set(cells.map(({ lora }) => lora))];
+    const stepsOf = (lora) => sorted("step", cells.filter((cell) => cell.lora === lora));
+    const columns = loras.flatMap((lora) => stepsOf(lora).map((step) => ({ lora, step })));
+    const head = (textContent, scope, colSpan = 1) => el("th", { textContent, scope, colSpan });
+    const rows = sorted("strength").map((strength) => {
+      const across = columns.map(({ lora, step }) => {
+        const cell = cells.find((one) => one.lora === lora && one.step === step && one.strength === strength);
         return el("td", {}, cell ? this.cellOf(cell) : "");
       });
-      return el("tr", {}, el("th", { textContent: strength, scope: "row" }), ...across);
+      return el("tr", {}, head(strength, "row"), ...across);
     });
-    const head = ["strength", ...steps.map((step) => `step ${step}`)];
-    const top = el("tr", {}, ...head.map((textContent) => el("th", { textContent, scope: "col" })));
-    this.grid.replaceChildren(...(cells.length ? [el("table", {}, top, ...rows)] : []));
+    const names = loras.length > 1 ? [el("tr", {}, el("td"), ...loras.map((lora) => head(lora, "colgroup", stepsOf(lora).length)))] : [];
+    const top = el("tr", {}, head(t("strength"), "col"), ...columns.map(({ step }) => head(t("step {step}", { step }), "col")));
+    this.grid.replaceChildren(...(cells.length ? [el("table", {}, ...names, top, ...rows)] : []));
   }
 
   cellOf(cell) {
     const name = this.nameOf(cell.sample), after = this.sides(cell.sample).find(({ label }) => label === "after");
     const use = el("button", {
-      textContent: "Use", title: `Keep step ${cell.step} as a LoRA, for strength ${cell.strength}`,
-      ariaLabel: `Use step ${cell.step} at ${cell.strength}`, onclick: () => this.use(cell),
+      textContent: t("Use"), title: t("Keep step {step} as a LoRA, for strength {strength}", cell),
+      ariaLabel: t("Use step {step} at {strength}", cell), onclick: () => this.use(cell),
     });
     const show = () => {
       this.choose(cell.sample);
       this.enlarge();
     };
     const picture = el("img", { src: after?.url ?? "", alt: name, loading: "lazy" });
-    return el("figure", {}, el("button", { className: "pairlora-cell", ariaLabel: `Compare ${name}`, onclick: show }, picture), use);
+    return el("figure", {}, el("button", { className: "pairlora-cell", ariaLabel: t("Compare {name}", { name }), onclick: show }, picture), use);
   }
 
   async use({ lora, step, strength }) {
+    let file, error;
     try {
-      const { file, error } = await (await post("keep", { lora, step })).json();
-      this.answer.textContent = error ?? `Kept as ${file}; load it at strength ${strength}.`;
-      if (file) refreshDropdowns();
-    } catch (error) {
-      this.answer.textContent = `The server does not answer (${error.message}).`;
+      ({ file, error } = await (await post("keep", { lora, step })).json());
+    } catch ({ message }) {
+      error = t("The server does not answer ({reason}).", { reason: message });
     }
+    if (file) await refreshDropdowns();
+    const taken = file ? useLora(lora, file, strength).map(({ title, id }) => `${title} (${id})`) : [];
+    if (taken.length) noteChange();
+    this.answer.textContent = error ?? (taken.length
+      ? t("Kept as {file}, and taken in {nodes} at strength {strength}.", { file, nodes: taken.join(", "), strength })
+      : t("Kept as {file}. To use it, type it into lora of Load LoRA (file or URL), and {strength} into its strength.", { file, strength }));
   }
 
   toggle() {
@@ -225,16 +237,17 @@ function tableOf(scored) {
   const keys = Object.keys(scored[0].scores);
   const title = (key) => {
     const [, measure, part] = /^(psnr|ssim)(.*)$/.exec(key);
-    return `${WORDS[measure]} ${WORDS[part] ?? ""}`.trim();
+    const where = { _edited: t("edited"), _kept: t("kept") }[part] ?? "";
+    return `${measure.toUpperCase()} ${where}`.trim();
   };
   const rows = scored.map(({ side, scores }) =>
     el("tr", {},
-      el("th", { textContent: side, scope: "row" }),
+      el("th", { textContent: sideText(side), scope: "row" }),
       ...keys.map((key) => el("td", { textContent: scores[key]?.toFixed(key.startsWith("psnr") ? 1 : 3) ?? "–" })),
     ),
   );
   const heads = ["", ...keys.map(title)].map((textContent) => el("th", { textContent, scope: "col" }));
-  return el("table", { title: "How near to the target: PSNR in dB, SSIM up to 1" }, el("tr", {}, ...heads), ...rows);
+  return el("table", { title: t("How near to the target: PSNR in dB, SSIM up to 1") }, el("tr", {}, ...heads), ...rows);
 }
 
 const widgets = new WeakMap();
@@ -246,15 +259,16 @@ app.registerExtension({
       const images = detail.output?.images, id = detail.display_node ?? detail.node;
       if (!images?.[0]?.side) return;
       if (await isOnScreen(detail.prompt_id)) widgets.get(nodeAt(id))?.ran(images);
-      else store(`${workflowOf(detail.prompt_id)}:${id}`, { when: Date.now(), images });
+      else widgets.get(nodeAt(id))?.look(); // perhaps queued before this page was loaded
     });
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) widgets.set(node, new CompareWidget(node));
   },
-  onNodeOutputsUpdated(outputs) { // an entry of the history was opened
+  onNodeOutputsUpdated(outputs) { // an entry of the history was opened, or another workflow, with what it showed then
     for (const [id, { images } = {}] of Object.entries(outputs)) {
-      if (images?.[0]?.side) widgets.get(nodeAt(id))?.ran(images);
+      const widget = images?.[0]?.side && widgets.get(nodeAt(id));
+      if (widget && JSON.stringify(images) !== JSON.stringify(widget.node.properties[KEPT])) widget.ran(images);
     }
   },
 });

@@ -1,7 +1,7 @@
 // Two of several pictures of one thing, compared: under a slider, flipped, side by side, or their difference.
 import { el } from "./dom.js";
+import { t } from "./texts.js";
 
-const MODES = { slider: "Slider", flip: "Hold to flip", side: "Side by side", difference: "Difference" };
 const MOST = 64; // times that a picture is enlarged
 const STEP = 2, LEAP = 10; // percent that an arrow key moves the slider, alone and with Shift
 const WHEEL = 1.0015; // zoom for each pixel that the wheel turns
@@ -9,15 +9,30 @@ const GRIP = 14; // px around the slider in which it, not the enlarged picture, 
 const LARGEST = 2048; // pixels a side in which the difference is reckoned
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // matplotlib's inferno
 
+// ComfyUI's canvas zooms for two fingers wherever they are, before the stage hears of them, which goes by pointers.
+addEventListener("touchmove", (event) => {
+  if (event.target.closest?.(".pairlora-stage")) event.stopPropagation();
+}, { capture: true, passive: true });
+
+const modes = () => ({
+  slider: t("Slider"), flip: t("Hold to flip"), side: t("Side by side"), difference: t("Difference"),
+});
+
+/** What a side is called on the page; its label stays what a workflow is saved with. */
+export const sideText = (label) => ({
+  input: t("input"), "input 2": t("input 2"), "input 3": t("input 3"), before: t("before"), after: t("after"), now: t("now"),
+  target: t("target"), "what changes": t("what changes"),
+})[label] ?? label;
+
 /** Shows `sides`, an array of {label, url, alt}; a url that is missing or cannot be loaded becomes a placeholder. */
 export class Comparison {
   /** `onChange` is called after the user has chosen a mode, side or position, with `chosen`. */
-  constructor({ onChange = () => {}, missing = "Queue the graph to make it again." } = {}) {
+  constructor({ onChange = () => {}, missing = t("Queue the graph to make it again.") } = {}) {
     Object.assign(this, { onChange, missing, sides: [], pointers: new Map() });
     this.chosen = { mode: "slider", left: "", right: "", position: 50 };
     this.reset();
-    this.mode = el("select", { ariaLabel: "How to compare" });
-    this.mode.append(...Object.entries(MODES).map(([value, text]) => el("option", { value, textContent: text })));
+    this.mode = el("select", { ariaLabel: t("How to compare") });
+    this.mode.append(...Object.entries(modes()).map(([value, text]) => el("option", { value, textContent: text })));
     this.mode.onchange = () => this.choose({ mode: this.mode.value });
     this.layers = ["left", "right"].map((which) => this.layer(which));
     this.heat = el("canvas");
@@ -35,15 +50,19 @@ export class Comparison {
     const placeholder = el("p", { className: "pairlora-missing", hidden: true });
     const label = el("span", { className: "pairlora-side" });
     const box = el("div", { className: `pairlora-layer pairlora-${which}` }, image, placeholder, label);
-    const select = el("select", { ariaLabel: `Picture on the ${which}`, onchange: () => this.choose({ [which]: select.value }) });
-    const buttons = [["Copy", copy], ["Save", save], ["Open", open]].map(([name, act]) =>
+    const select = el("select", { ariaLabel: which === "left" ? t("Picture on the left") : t("Picture on the right"), onchange: () => this.choose({ [which]: select.value }) });
+    const buttons = [
+      [t("Copy"), which === "left" ? t("Copy the left picture") : t("Copy the right picture"), copy],
+      [t("Save"), which === "left" ? t("Save the left picture") : t("Save the right picture"), save],
+      [t("Open"), which === "left" ? t("Open the left picture") : t("Open the right picture"), open],
+    ].map(([name, title, act]) =>
       el("button", {
-        textContent: name, type: "button", title: `${name} the ${which} picture`, ariaLabel: `${name} the ${which} picture`,
+        textContent: name, type: "button", title, ariaLabel: title,
         onclick: async () => {
           try {
             this.say((await act(this.sideOf(which))) ?? "");
           } catch (error) {
-            this.say(`${name} failed: ${error.message}`);
+            this.say(t("{what} failed: {reason}", { what: name, reason: error.message }));
           }
         },
       }),
@@ -62,10 +81,10 @@ export class Comparison {
     const first = [left, this.chosen.left, "before", "input", sides[0]?.label].find(has);
     const second = [right, this.chosen.right, "after", "now", "target", sides.at(-1)?.label].find(has);
     Object.assign(this.chosen, { left: first ?? "", right: second ?? "" });
-    if (mode in MODES) this.chosen.mode = mode;
+    if (mode in modes()) this.chosen.mode = mode;
     if (Number.isFinite(position)) this.chosen.position = Math.min(100, Math.max(0, position));
     for (const { select } of this.layers) {
-      select.replaceChildren(...sides.map(({ label }) => el("option", { value: label, textContent: label })));
+      select.replaceChildren(...sides.map(({ label }) => el("option", { value: label, textContent: sideText(label) })));
     }
     this.draw();
   }
@@ -84,8 +103,8 @@ export class Comparison {
     for (const layer of this.layers) {
       const side = this.sideOf(layer.which), { image } = layer;
       layer.select.value = side?.label ?? "";
-      layer.label.textContent = side?.label ?? "";
-      image.alt = side?.alt ?? side?.label ?? "";
+      layer.label.textContent = sideText(side?.label ?? "");
+      image.alt = side?.alt ?? sideText(side?.label ?? "");
       for (const button of layer.buttons) button.disabled = !side?.url;
       if (image.getAttribute("src") === (side?.url ?? null)) continue;
       layer.failed = !side?.url;
@@ -103,7 +122,7 @@ export class Comparison {
       if (image.complete && image.naturalWidth) layer.failed = false;
       image.hidden = layer.failed;
       placeholder.hidden = !layer.failed;
-      placeholder.textContent = side ? `There is no picture “${side.label}” on this machine. ${this.missing}` : this.missing;
+      placeholder.textContent = side ? `${t("There is no picture “{side}” on this machine.", { side: sideText(side.label) })} ${this.missing}` : this.missing;
     }
     this.difference = null;
     this.place();
@@ -120,7 +139,8 @@ export class Comparison {
     const parts = [];
     if (this.whole && this.chosen.mode === "difference") parts.push(this.measure());
     if (this.whole && sizes[0] !== sizes[1]) {
-      parts.push(`${this.chosen.left} is ${sizes[0]}, ${this.chosen.right} ${sizes[1]}: fitted to each other.`);
+      const about = { left: sideText(this.chosen.left), right: sideText(this.chosen.right), size: sizes[0], other: sizes[1] };
+      parts.push(t("{left} is {size}, {right} {other}: fitted to each other.", about));
     }
     this.note.textContent = message || parts.join(" ");
   }
@@ -156,15 +176,15 @@ export class Comparison {
     a.box.style.visibility = this.flipping && mode !== "side" ? "hidden" : "";
     this.line.hidden = mode !== "slider" || Boolean(this.flipping);
     this.line.style.left = `${line}px`;
-    const slider = mode === "slider";
+    const slider = mode === "slider", names = { left: sideText(left), right: sideText(right) };
     stage.setAttribute("role", slider ? "slider" : "group");
     stage.ariaValueNow = slider ? String(Math.round(position)) : null;
-    stage.ariaValueText = slider ? `${Math.round(position)} % ${left}, the rest ${right}` : null;
+    stage.ariaValueText = slider ? t("{part} % {left}, the rest {right}", { part: Math.round(position), ...names }) : null;
     stage.ariaLabel = {
-      slider: `${left} left of the slider, ${right} right of it; arrow keys move it, Space flips`,
-      flip: `${this.chosen[flipped]}; hold Space to see ${right}`,
-      side: `${left} and ${right} side by side; + and - zoom, arrow keys pan`,
-      difference: `Difference between ${left} and ${right}`,
+      slider: t("{left} left of the slider, {right} right of it; arrow keys move it, Space flips", names),
+      flip: t("{shown}; hold Space to see {right}", { shown: names[flipped], ...names }),
+      side: t("{left} and {right} side by side; + and - zoom, arrow keys pan", names),
+      difference: t("Difference between {left} and {right}", names),
     }[mode];
   }
 
@@ -188,6 +208,25 @@ export class Comparison {
     if (!this.frame) return;
     this.centre.x -= x / this.frame.width;
     this.centre.y -= y / this.frame.height;
+    this.place();
+  }
+
+  /** Of two of them how far apart they are, what is between, from the middle, and what is seen. */
+  fingers() {
+    const [a, b] = this.pointers.values();
+    const middle = this.fromMiddle({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
+    return { apart: Math.hypot(a.x - b.x, a.y - b.y) || 1, middle, zoom: this.zoom, centre: { ...this.centre } };
+  }
+
+  /** What was between two fingers at first is between them now, and as much larger as they are further apart. */
+  pinch(first, now) {
+    if (!this.frame) return;
+    const zoom = Math.min(MOST, Math.max(1, (first.zoom * now.apart) / first.apart));
+    for (const [i, [side, length]] of [["x", "width"], ["y", "height"]].entries()) {
+      const whole = this.frame[length] / this.zoom;
+      this.centre[side] = first.centre[side] + first.middle[i] / (whole * first.zoom) - now.middle[i] / (whole * zoom);
+    }
+    this.zoom = zoom;
     this.place();
   }
 
@@ -217,7 +256,8 @@ export class Comparison {
 
   listen() {
     const { stage, pointers } = this;
-    let sliding = false;
+    let sliding = false, begun = null; // how two fingers have begun
+    const count = () => (begun = pointers.size === 2 ? this.fingers() : null);
     stage.addEventListener("wheel", (event) => {
       event.preventDefault(); // the canvas and the page would take it
       event.stopPropagation();
@@ -229,6 +269,7 @@ export class Comparison {
       const at = this.point(event);
       stage.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, at);
+      count();
       const { mode, position } = this.chosen, line = (stage.clientWidth * position) / 100;
       sliding = mode === "slider" && pointers.size === 1 && (this.zoom === 1 || Math.abs(at.x - line) <= GRIP);
       if (sliding) this.slide((100 * at.x) / stage.clientWidth);
@@ -239,18 +280,14 @@ export class Comparison {
       if (!before) return;
       event.stopPropagation();
       const at = this.point(event);
-      const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
       pointers.set(event.pointerId, at);
-      if (other) {
-        const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y) || 1;
-        this.enlarge(apart(at) / apart(before), ...this.fromMiddle({ x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 }));
-      }
-      if (sliding && !other) this.slide((100 * at.x) / stage.clientWidth);
-      else this.pan((at.x - before.x) / pointers.size, (at.y - before.y) / pointers.size);
+      if (begun) this.pinch(begun, this.fingers());
+      else if (sliding) this.slide((100 * at.x) / stage.clientWidth);
+      else this.pan(at.x - before.x, at.y - before.y);
     });
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
       stage.addEventListener(end, (event) => {
-        pointers.delete(event.pointerId);
+        if (pointers.delete(event.pointerId)) count();
         if (this.flipping) this.flip(false);
       });
     }
@@ -311,7 +348,8 @@ export class Comparison {
     context.putImageData(map, 0, 0);
     this.layers[1].box.append(this.heat);
     const mean = sum / (width * height);
-    return (this.difference = `Mean difference ${mean.toFixed(2)} of 255 (${((100 * mean) / 255).toFixed(2)} %).`);
+    const about = { mean: mean.toFixed(2), percent: ((100 * mean) / 255).toFixed(2) };
+    return (this.difference = t("Mean difference {mean} of 255 ({percent} %).", about));
   }
 }
 
@@ -326,14 +364,14 @@ function pixels(image, width, height) {
 
 async function blobOf({ url }) {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  if (!response.ok) throw new Error(t("the server answered {status}", { status: response.status }));
   return response.blob();
 }
 
 async function copy(side) {
-  if (!navigator.clipboard?.write) throw new Error("the browser allows it on https or localhost only");
+  if (!navigator.clipboard?.write) throw new Error(t("the browser allows it on https or localhost only"));
   await navigator.clipboard.write([new ClipboardItem({ "image/png": asPNG(side) })]);
-  return `Copied ${side.label}.`;
+  return t("Copied {side}.", { side: sideText(side.label) });
 }
 
 async function asPNG(side) { // all that a clipboard takes
@@ -353,9 +391,9 @@ function open({ url }) {
 }
 
 /** The sides large, in a dialog over the page; Esc and its button close it. */
-export function openLarge(sides, { title = "Compare", left, right, ...options } = {}) {
+export function openLarge(sides, { title = t("Compare"), left, right, ...options } = {}) {
   const comparison = new Comparison(options);
-  const close = el("button", { textContent: "Close", type: "button", onclick: () => dialog.close() });
+  const close = el("button", { textContent: t("Close"), type: "button", onclick: () => dialog.close() });
   const head = el("header", {}, el("h2", { textContent: title }), close);
   const dialog = el("dialog", { className: "pairlora-large", ariaLabel: title }, head, comparison.element);
   const opener = document.activeElement;

@@ -1,9 +1,10 @@
 // The widget of "Load Paired Dataset": counts, contact sheet, report, and the upload of a folder or zip.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { openLarge } from "./comparison.js";
-import { addPanel, after, el, many, pictureURL, post } from "./dom.js";
+import { openLarge, sideText } from "./comparison.js";
+import { addPanel, after, el, pictureURL, post } from "./dom.js";
 import { inputsOf, isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
+import { t } from "./texts.js";
 import { upload } from "./upload.js";
 
 const NODE = "PairLoRADataset";
@@ -28,7 +29,7 @@ class DatasetWidget {
     this.counts = el("div", { className: "pairlora-counts" });
     this.progress = el("progress", { max: 1, value: 0 });
     this.percent = el("span");
-    this.cancel = el("button", { textContent: "Cancel" });
+    this.cancel = el("button", { textContent: t("Cancel") });
     this.uploading = el("div", { className: "pairlora-uploading", hidden: true }, this.progress, this.percent, this.cancel);
     this.uploaded = el("div"); // what became of the last upload
     this.body = el("div", { className: "pairlora-body" });
@@ -51,8 +52,8 @@ class DatasetWidget {
   /** A button each for a folder and a zip; the inputs behind them are hidden. */
   pickers() {
     return [
-      ["Upload folder", { webkitdirectory: true, multiple: true }],
-      ["Upload zip", { accept: ".zip" }],
+      [t("Upload folder"), { webkitdirectory: true, multiple: true }],
+      [t("Upload zip"), { accept: ".zip" }],
     ].flatMap(([label, options]) => {
       const input = el("input", { type: "file", hidden: true, ...options });
       input.onchange = () => {
@@ -93,7 +94,7 @@ class DatasetWidget {
 
   async look() {
     const inputs = this.inputs();
-    if (!inputs) return this.linked || this.message("The folder comes from another node: queue to see it.");
+    if (!inputs) return this.linked || this.message(t("The folder comes from another node: queue to see it."));
     const key = keyOf(inputs), known = this.preview.key === key;
     if (known && (document.hidden || !this.element.checkVisibility())) return this.schedule(AGAIN);
     if (!known) this.editor = null; // it was of another folder
@@ -103,7 +104,7 @@ class DatasetWidget {
       const response = await post("preview", inputs);
       text = JSON.stringify(await response.json());
     } catch (error) {
-      text = known ? this.preview.text : JSON.stringify({ error: `The server does not answer (${error.message}).` });
+      text = known ? this.preview.text : JSON.stringify({ error: t("The server does not answer ({reason}).", { reason: error.message }) });
     }
     if (request !== this.request) return;
     this.preview = { key, text };
@@ -143,39 +144,41 @@ class DatasetWidget {
   }
 
   show({ result, error }) {
-    const { layout, counts, samples, left_out, more, findings, unused, text, checked } = result;
+    const { layout, counts, samples, left_out, more, findings, unused, text, checked, read_only } = result;
     const parts = [
-      counts.pairs || !counts.unpaired ? many(counts.pairs, "pair") : "",
-      counts.unpaired ? `${counts.unpaired} without inputs` : "",
-      counts.pairs ? many(counts.references.join(" or "), "input") + " each" : "",
-      many(counts.captions, "caption"),
+      counts.pairs || !counts.unpaired ? t("{n} pair | {n} pairs", { n: counts.pairs }) : "",
+      counts.unpaired ? t("{n} without inputs", { n: counts.unpaired }) : "",
+      counts.pairs ? t("{n} input each | {n} inputs each", { n: counts.references.join(t(" or ")) }) : "",
+      t("{n} caption | {n} captions", { n: counts.captions }),
     ];
     this.counts.replaceChildren(
-      el("b", { textContent: parts.filter(Boolean).join(", ") }),
-      counts.errors ? el("span", { className: "pairlora-error", textContent: many(counts.errors, "error") }) : "",
-      counts.warnings ? el("span", { className: "pairlora-warning", textContent: many(counts.warnings, "warning") }) : "",
-      el("small", { textContent: `${layout}${checked || error ? "" : " · queue to check the images"}` }),
+      el("b", { textContent: parts.filter(Boolean).join(t(", ")) }),
+      counts.errors ? el("span", { className: "pairlora-error", textContent: t("{n} error | {n} errors", { n: counts.errors }) }) : "",
+      counts.warnings ? el("span", { className: "pairlora-warning", textContent: t("{n} warning | {n} warnings", { n: counts.warnings }) }) : "",
+      el("small", { textContent: `${layout}${checked || error ? "" : ` · ${t("queue to check the images")}`}` }),
       error ? el("span", { className: "pairlora-error", textContent: error }) : "",
     );
-    const sheet = samples.map((sample) => this.figure(sample));
-    if (more) sheet.push(el("p", { className: "pairlora-more", textContent: `and ${more} more` }));
-    const aside = left_out.map((sample) => this.figure(sample, true));
+    const sheet = samples.map((sample) => this.figure(sample, read_only));
+    if (more) sheet.push(el("p", { className: "pairlora-more", textContent: t("and {n} more", { n: more }) }));
+    const aside = left_out.map((sample) => this.figure(sample, read_only, true));
     const some = samples.some((sample) => sample.findings.length);
+    const levels = { error: t("error"), warning: t("warning"), advice: t("advice") };
     const rows = findings.map(({ level, sample, message }) =>
       el("tr", {},
-        el("td", { className: `pairlora-${level}`, textContent: level }),
-        el("td", { textContent: sample ?? "" }),
-        el("td", { textContent: message }),
+        el("td", { className: `pairlora-${level}`, textContent: levels[level] ?? level }),
+        sample ? el("td", { textContent: sample }) : "",
+        el("td", { textContent: message, colSpan: sample ? 1 : 2 }),
       ),
     );
     const files = unused.map(({ file, reason }) => el("li", { textContent: `${file}: ${reason}` }));
     this.body.replaceChildren(
       rows.length ? el("table", {}, ...rows) : "",
-      some ? el("label", { className: "pairlora-filter" }, this.problems, "Only pairs with something to look at") : "",
+      some ? el("label", { className: "pairlora-filter" }, this.problems, t("Only pairs with something to look at")) : "",
       el("div", { className: "pairlora-sheet" }, ...sheet),
-      aside.length ? details(`${aside.length} left out`, el("div", { className: "pairlora-sheet" }, ...aside)) : "",
-      counts.unused ? details(many(counts.unused, "file") + " not used", el("ul", {}, ...files)) : "",
-      details("Report, advice and checklist", el("pre", { textContent: text })),
+      read_only ? el("p", { className: "pairlora-more", textContent: read_only }) : "",
+      aside.length ? details(t("{n} left out", { n: aside.length }), el("div", { className: "pairlora-sheet" }, ...aside)) : "",
+      counts.unused ? details(t("{n} file not used | {n} files not used", { n: counts.unused }), el("ul", {}, ...files)) : "",
+      details(t("Report, advice and checklist"), el("pre", { textContent: text })),
     );
     this.filter();
   }
@@ -186,10 +189,10 @@ class DatasetWidget {
   }
 
   /** A sample on the sheet: its pictures, its caption, what was found, and what can be done with it. */
-  figure({ name, caption, image, findings }, isOut = false) {
+  figure({ name, caption, image, findings }, readOnly, isOut = false) {
     const figure = el("figure", { className: findings.length ? "pairlora-found" : "" });
     const picture = el("img", { src: pictureURL(image), loading: "lazy", alt: name });
-    const text = el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`);
+    const text = el("figcaption", { title: caption }, el("b", { textContent: name }), ` ${caption || t("no caption")}`);
     const remarks = findings.map(({ level, message }) => el("small", { className: `pairlora-${level}`, textContent: message }));
     const failed = el("small", { className: "pairlora-error", role: "alert" });
     const doing = (action) => async () => {
@@ -204,21 +207,28 @@ class DatasetWidget {
       figure.append(picture, text, ...remarks);
       return figure;
     }
-    const button = (textContent, what, action) =>
-      el("button", { textContent, title: `${what} of ${name}`, ariaLabel: `${what} of ${name}`, onclick: doing(action) });
     const large = el("button", {
-      className: "pairlora-enlarge", title: `Compare ${name} large`, onclick: doing(() => this.enlarge(name)),
+      className: "pairlora-enlarge", title: t("Compare {name} large", { name }), onclick: doing(() => this.enlarge(name)),
     }, picture);
-    const change = button(caption ? "Edit" : "Add", "Caption", () => this.edit(name, figure));
+    figure.append(large, text, ...remarks);
+    if (readOnly) {
+      figure.append(failed);
+      return figure;
+    }
+    const of = t("Caption of {name}", { name });
+    const change = el("button", {
+      textContent: caption ? t("Edit") : t("Add"), title: of, ariaLabel: of, onclick: doing(() => this.edit(name, figure)),
+    });
     const move = el("button", {
-      textContent: isOut ? "Use again" : "Leave out", ariaLabel: `${isOut ? "Use" : "Leave out"} ${name}`,
-      title: isOut ? "Take it from left_out.txt" : "Name it in left_out.txt; its files stay where they are",
+      textContent: isOut ? t("Use again") : t("Leave out"),
+      ariaLabel: isOut ? t("Use {name}", { name }) : t("Leave out {name}", { name }),
+      title: isOut ? t("Take it from left_out.txt") : t("Name it in left_out.txt; its files stay where they are"),
       onclick: doing(async () => {
         await this.ask("left_out", { sample: name, out: !isOut }, "POST");
         await this.look();
       }),
     });
-    figure.append(large, text, ...remarks, el("div", { className: "pairlora-actions" }, change, move), failed);
+    figure.append(el("div", { className: "pairlora-actions" }, change, move), failed);
     return figure;
   }
 
@@ -240,19 +250,20 @@ class DatasetWidget {
     const { sides } = await this.ask("sides", about);
     const pictures = sides.map(({ label, which }) => {
       const query = new URLSearchParams({ folder, path, ...about, which });
-      return { label, url: api.apiURL(`/pairlora/picture?${query}`), alt: `${label} of ${sample}` };
+      return { label, url: api.apiURL(`/pairlora/picture?${query}`), alt: t("{side} of {name}", { side: sideText(label), name: sample }) };
     });
     openLarge(pictures, { title: sample, left: sides[0].label, right: "target" });
   }
 
   /** Turn a sample's caption into a field; Ctrl+Enter saves, Esc leaves it as it was. */
   async edit(sample, figure) {
-    if (this.editor) throw new Error("Save or close the other caption first.");
+    if (this.editor) throw new Error(t("Save or close the other caption first."));
     const { folder, path } = this.inputs(), about = { folder, path, sample }; // of now, whatever is chosen meanwhile
     const { file, text, version, remark } = await this.ask("caption", about);
     if (this.editor || !figure.isConnected) return;
-    const field = el("textarea", { value: text, rows: 4, ariaLabel: `Caption of ${sample}`, spellcheck: true });
-    const note = el("small", { textContent: remark ? `${file} ${remark}. Saving writes UTF-8.` : version ? file : `new file ${file}` });
+    const field = el("textarea", { value: text, rows: 4, ariaLabel: t("Caption of {name}", { name: sample }), spellcheck: true });
+    const said = remark ? `${file} ${remark}. ${t("Saving writes UTF-8.")}` : version ? file : t("new file {file}", { file });
+    const note = el("small", { textContent: said });
     const failed = el("small", { className: "pairlora-error", role: "alert" });
     const close = () => {
       this.editor?.remove();
@@ -279,7 +290,7 @@ class DatasetWidget {
     });
     this.editor = el("div", { className: "pairlora-editor" }, field, note, failed, el(
       "div", { className: "pairlora-actions" },
-      el("button", { textContent: "Save", onclick: save }), el("button", { textContent: "Cancel", onclick: close }),
+      el("button", { textContent: t("Save"), onclick: save }), el("button", { textContent: t("Cancel"), onclick: close }),
     ));
     figure.classList.add("pairlora-edited");
     figure.append(this.editor);
@@ -290,7 +301,7 @@ class DatasetWidget {
   async send(files) {
     const transfer = upload(files, (part) => {
       this.progress.value = part;
-      this.percent.textContent = part < 1 ? `${Math.floor(part * 100)} %` : "unpacking";
+      this.percent.textContent = part < 1 ? `${Math.floor(part * 100)} %` : t("unpacking");
     });
     this.cancel.onclick = () => transfer.cancel();
     this.uploading.hidden = false;
@@ -300,8 +311,7 @@ class DatasetWidget {
       await this.choose(folder);
       if (skipped.length) {
         const left = skipped.map(({ file, reason }) => `${file}: ${reason}`).join("\n");
-        const were = skipped.length === 1 ? "was" : "were";
-        const summary = `${many(skipped.length, "file")} of the upload ${were} left out`;
+        const summary = t("{n} file of the upload was left out | {n} files of the upload were left out", { n: skipped.length });
         this.uploaded.append(details(summary, el("pre", { textContent: left })));
       }
     } catch (error) {

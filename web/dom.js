@@ -8,8 +8,6 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-export const many = (number, word) => `${number} ${word}${String(number) === "1" ? "" : "s"}`;
-
 /** Where ComfyUI serves a picture of one of its folders. */
 export const pictureURL = ({ filename, subfolder, type }) =>
   api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);

@@ -1,16 +1,18 @@
 // Load LoRA: the strength as a slider from -2 to 2; what is typed beside it may lie beyond.
 import { app } from "../../scripts/app.js";
 import { addPanel, after, el } from "./dom.js";
+import { isLinked } from "./graph.js";
+import { t } from "./texts.js";
 
 const HEIGHT = 26; // px
 
 function addSlider(node) {
   const strength = node.widgets.find((widget) => widget.name === "strength");
-  const slider = el("input", { type: "range", min: -2, max: 2, step: 0.05, className: "pairlora-strength", title: "strength" });
-  slider.setAttribute("aria-label", "strength");
+  const slider = el("input", { type: "range", min: -2, max: 2, step: 0.05, className: "pairlora-strength", title: t("strength") });
+  slider.setAttribute("aria-label", t("strength"));
   const show = () => {
     slider.value = strength.value; // the browser keeps it within -2 and 2
-    slider.disabled = Boolean(node.inputs?.some((input) => input.widget?.name === "strength" && input.link != null));
+    slider.disabled = isLinked(node, "strength");
   };
   slider.addEventListener("input", () => {
     strength.value = Number(slider.value);

@@ -1,11 +1,12 @@
 // The strip of a training's previews: each held-out pair as input, before, now and target, at any step there is one of.
-import { openLarge } from "./comparison.js";
+import { openLarge, sideText } from "./comparison.js";
 import { el, pictureURL } from "./dom.js";
+import { t } from "./texts.js";
 
 export class Strip {
   constructor() {
     Object.assign(this, { subfolder: "", previews: [], inputs: [], at: -1, drawn: "" });
-    this.scrubber = el("input", { type: "range", min: 0, step: 1, ariaLabel: "Step of the pictures" });
+    this.scrubber = el("input", { type: "range", min: 0, step: 1, ariaLabel: t("Step of the pictures") });
     this.scrubber.oninput = () => this.go(Number(this.scrubber.value));
     this.step = el("output");
     this.rows = el("div", { className: "pairlora-strip-rows" });
@@ -42,7 +43,11 @@ export class Strip {
   }
 
   said(step) {
-    return step === 0 ? "before training" : `step ${step}`;
+    return step === 0 ? t("before training") : t("step {step}", { step });
+  }
+
+  named(pair, side) {
+    return t("Held-out pair {pair}, {side}", { pair, side });
   }
 
   sides(pair) {
@@ -52,7 +57,7 @@ export class Strip {
     return [["input", input], ["before", of(before)], ["now", of(previews[this.at])], ["target", target]].map(([label, filename]) => ({
       label,
       url: filename && pictureURL({ filename, subfolder: `${this.subfolder}/previews`, type: "output" }),
-      alt: `Held-out pair ${pair}, ${label === "now" ? this.said(step) : label}`,
+      alt: this.named(pair, label === "now" ? this.said(step) : sideText(label)),
     }));
   }
 
@@ -75,10 +80,10 @@ export class Strip {
 
   row(pair) {
     const figures = ["input", "before", "now", "target"].map((label) =>
-      el("figure", {}, el("img", { loading: "lazy", draggable: false }), el("figcaption", { textContent: label })));
-    const button = el("button", { type: "button", title: "Compare them large" }, ...figures);
+      el("figure", {}, el("img", { loading: "lazy", draggable: false }), el("figcaption", { textContent: sideText(label) })));
+    const button = el("button", { type: "button", title: t("Compare them large") }, ...figures);
     button.onclick = () =>
-      openLarge(this.sides(pair), { title: `Held-out pair ${pair}, ${this.said(this.previews[this.at].step)}`, left: "before", right: "now" });
+      openLarge(this.sides(pair), { title: this.named(pair, this.said(this.previews[this.at].step)), left: "before", right: "now" });
     return button;
   }
 }

@@ -8,16 +8,15 @@ import { isOnScreen, nodeAt, refreshDropdowns } from "./graph.js";
 import { forget, KEY, lastOf, remember, shownBy } from "./keys.js";
 import { Runs, size } from "./runs.js";
 import { Strip } from "./strip.js";
+import { t } from "./texts.js";
 
 const NODE = "PairLoRATrain";
 const HEIGHT = 340; // px that the widget has at least
 const AGAIN = 2000; // ms between two looks at a run that is trained, and at what the advice is about
-const NOTHING = "The loss, pictures of held-out pairs and the report appear here.";
-const LOST = "Cancel loses nothing: the same queue goes on from there.";
-const ASKS = [
-  ["stop", "Stop and use this", "End the training; the graph goes on with the LoRA so far"],
-  ["preview", "Preview now", "Make pictures of the held-out pairs now"],
-  ["copy", "Save a copy now", "Put the LoRA so far into the loras folder"],
+const asks = () => [ // what, its button, its tooltip, and what is said meanwhile
+  ["stop", t("Stop and use this"), t("End the training; the graph goes on with the LoRA so far"), t("Stops after this step…")],
+  ["preview", t("Preview now"), t("Make pictures of the held-out pairs now"), t("Pictures are made…")],
+  ["copy", t("Save a copy now"), t("Put the LoRA so far into the loras folder"), t("The copy is made…")],
 ];
 
 const widgets = new Map(); // by node, of the workflow on screen, also in its subgraphs
@@ -26,7 +25,8 @@ let known; // the client id that the server knows as one that draws progress its
 
 function duration(seconds) {
   const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.round(seconds) % 60];
-  return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min ${rest} s` : `${rest} s`;
+  const h = t("{n} h", { n: hours }), min = t("{n} min", { n: minutes }), s = t("{n} s", { n: rest });
+  return hours ? `${h} ${min}` : minutes ? `${min} ${s}` : s;
 }
 
 class TrainWidget {
@@ -34,12 +34,12 @@ class TrainWidget {
     Object.assign(this, { node, when: 0, ended: true, told: {}, found: null, from: 0, look: 0, spoken: false });
     this.text = el("p", { className: "pairlora-text" });
     this.report = el("pre");
-    this.folded = el("details", { hidden: true }, el("summary", { textContent: "Report" }), this.report);
+    this.folded = el("details", { hidden: true }, el("summary", { textContent: t("Report") }), this.report);
     this.warnings = el("div");
     this.numbers = el("p", { className: "pairlora-numbers" });
     this.verdict = el("p", { className: "pairlora-verdict" });
-    this.asks = ASKS.map(([what, textContent, title]) =>
-      el("button", { textContent, title, type: "button", onclick: () => this.ask(what) }));
+    this.asks = asks().map(([what, textContent, title, meanwhile]) =>
+      el("button", { textContent, title, type: "button", onclick: () => this.ask(what, meanwhile) }));
     this.answer = el("output");
     this.runs = new Runs((key) => this.choose(key), () => this.follow());
     this.buttons = el("div", { className: "pairlora-buttons" }, ...this.asks, this.runs.button, this.answer);
@@ -51,7 +51,8 @@ class TrainWidget {
       "div", { className: "pairlora-panel pairlora-train" },
       this.advice.element, this.text, this.buttons, this.runs.element, this.live, this.warnings, this.folded,
     );
-    this.show({ text: NOTHING });
+    this.nothing = t("The loss, pictures of held-out pairs and the report appear here.");
+    this.show({ text: this.nothing });
     addPanel(node, "progress", this.element, HEIGHT);
     node.onDrawBackground = null; // else the canvas draws ComfyUI's preview below the strip; on Nodes 2.0 the style hides it
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
@@ -112,7 +113,7 @@ class TrainWidget {
 
   /** Show a run that was chosen, until the node trains one. */
   choose(key) {
-    if (this.training) return this.said("This node trains. Its own run is shown until then.");
+    if (this.training) return this.said(t("This node shows its own run while it trains."));
     Object.assign(this, { spoken: false, told: {} });
     this.say("");
     this.warnings.replaceChildren();
@@ -140,7 +141,7 @@ class TrainWidget {
         const found = await response.json();
         if (look !== this.look) return;
         if (!response.ok) {
-          if (!this.spoken) this.say(`The run ${key} is not on this machine. Queue to train it here.`);
+          if (!this.spoken) this.say(t("The run {key} is not on this machine. Queue to train it here.", { key }));
           this.found = { missing: true };
           return;
         }
@@ -163,7 +164,7 @@ class TrainWidget {
   /** What the server tells. `when` is its time in seconds: what is older than what is shown is not shown. */
   show({ text, warnings = [], when = this.when, ended = true, failed = false, key, ...told }) {
     if (when < this.when) return;
-    this.spoken = when > 0 || text !== NOTHING;
+    this.spoken = when > 0 || text !== this.nothing;
     Object.assign(this, { when, ended, told });
     this.say(text, failed);
     this.warnings.replaceChildren(...warnings.map((warning) => el("p", { className: "pairlora-warning", textContent: warning })));
@@ -189,18 +190,19 @@ class TrainWidget {
     const { told, found, chart: { metrics } } = this, { training } = this;
     const has = Boolean(found && !found.missing);
     if (has && !this.spoken && !training) this.say(this.past());
-    else if (has && !this.spoken) this.say(`Trains elsewhere: step ${metrics.last}${this.steps ? `/${this.steps}` : ""}`);
+    else if (has && !this.spoken) this.say(t("Trains elsewhere: step {step}", { step: `${metrics.last}${this.steps ? `/${this.steps}` : ""}` }));
     this.live.hidden = !has;
     const live = training && !this.ended, pace = (live && told.seconds_a_step) || metrics.pace;
+    const at = { step: Math.max(metrics.last, (live && told.step) || 0), steps: (live && told.steps) || this.steps };
     const left = live ? told.left : training && pace && this.steps > metrics.last ? pace * (this.steps - metrics.last) : null;
     const parts = [
-      has && `step ${Math.max(metrics.last, (live && told.step) || 0)}${training ? ` of ${(live && told.steps) || this.steps}` : ""}`,
-      pace && `${Number(pace.toPrecision(2))} s a step`,
-      left && `${duration(left)} left`,
-      live && told.held_out != null && `held-out ${told.held_out.toFixed(4)}`,
-      live && told.memory && `${size(told.memory.used)} of ${size(told.memory.total)} used`,
+      has && (training ? t("step {step} of {steps}", at) : t("step {step}", at)),
+      pace && t("{seconds} s a step", { seconds: Number(pace.toPrecision(2)) }),
+      left && t("{time} left", { time: duration(left) }),
+      live && told.held_out != null && t("held-out {loss}", { loss: told.held_out.toFixed(4) }),
+      live && told.memory && t("{used} of {total} used", { used: size(told.memory.used), total: size(told.memory.total) }),
       live && told.plan,
-      has && found.size && !training && `run: ${size(found.size)}`,
+      has && found.size && !training && t("run: {size}", { size: size(found.size) }),
     ];
     this.numbers.textContent = parts.filter(Boolean).join(" · ");
     const verdict = (live && told.verdict) || (!training && has && found.finished.at(-1)?.lines?.[0]) || "";
@@ -208,17 +210,19 @@ class TrainWidget {
     this.verdict.hidden = !verdict;
     for (const button of this.asks) button.hidden = !training;
     if (this.asked && !training) this.said("");
-    this.buttons.title = training ? LOST : "";
+    this.buttons.title = training ? t("Cancel loses nothing: the same queue goes on from there.") : "";
     this.copied();
   }
 
   /** How a run that nobody trains stands. */
   past() {
     const { finished, checkpoints } = this.found, note = finished.find(({ step }) => step === this.steps) ?? finished.at(-1);
-    if (note && note.step >= this.chart.metrics.last) return note.report || `Finished at step ${note.step}.`;
     const { last } = this.chart.metrics, kept = Math.max(0, ...checkpoints);
-    if (kept >= last) return `Stopped at step ${last}. Nothing is lost: queue to go on.`;
-    return `Stopped at step ${last}. ${kept ? `Queue to go on from step ${kept}, which is kept.` : "Queue to begin anew: no checkpoint was kept yet."}`;
+    if (note && note.step >= last) return note.report || t("Finished at step {step}.", note);
+    if (kept >= last) return t("Stopped at step {step}. Nothing is lost: queue to go on.", { step: last });
+    return kept
+      ? t("Stopped at step {step}. Queue to go on from step {kept}, which is kept.", { step: last, kept })
+      : t("Stopped at step {step}. Queue to begin anew: no checkpoint was kept yet.", { step: last });
   }
 
   get steps() {
@@ -230,15 +234,14 @@ class TrainWidget {
     this.answer.textContent = text;
   }
 
-  async ask(what) {
-    const words = { stop: "Stops after this step…", preview: "Pictures are made…", copy: "The copy is made…" };
+  async ask(what, meanwhile) {
     this.before = { what, copies: this.copies.length, previews: this.found?.previews?.length ?? 0 };
-    this.said(words[what]);
+    this.said(meanwhile);
     try {
       const response = await post(`run/${what}`, { key: this.key });
       if (!response.ok) this.said((await response.json()).error);
     } catch (error) {
-      this.said(`The server does not answer (${error.message}).`);
+      this.said(t("The server does not answer ({reason}).", { reason: error.message }));
     }
   }
 
@@ -250,7 +253,7 @@ class TrainWidget {
   copied() {
     const { before } = this;
     if (before?.what === "copy" && this.copies.length > before.copies) {
-      this.said(`Saved as ${this.copies.at(-1)}`);
+      this.said(t("Saved as {file}", { file: this.copies.at(-1) }));
       this.before = null;
       refreshDropdowns();
     } else if (before?.what === "preview" && (this.found?.previews?.length ?? 0) > before.previews) {
@@ -276,7 +279,7 @@ async function ask() {
   const nodes = new Set(told.map(({ node }) => nodeAt(node)));
   for (const [node, widget] of widgets) {
     if (widget.ended || nodes.has(node)) continue;
-    widget.show({ text: "Ended: ComfyUI was started anew.", failed: true });
+    widget.show({ text: t("Ended: ComfyUI was started anew."), failed: true });
     widget.spoken = !widget.key; // else how the run stands comes in its place
   }
 }

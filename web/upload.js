@@ -1,5 +1,6 @@
 // Sending a folder or a zip to the server in one request; fetch cannot tell how far it has come, so XMLHttpRequest.
 import { api } from "../../scripts/api.js";
+import { t } from "./texts.js";
 
 /**
  * @param {File[]} files those of one folder, or one zip
@@ -15,14 +16,14 @@ export function upload(files, onProgress) {
   const request = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
     request.upload.onprogress = ({ loaded, total }) => onProgress(total ? loaded / total : 0);
-    request.onerror = () => reject(new Error("The upload broke off; nothing of it was kept. Try again."));
-    request.onabort = () => reject(new Error("The upload was cancelled; nothing of it was kept."));
+    request.onerror = () => reject(new Error(t("The upload broke off; nothing of it was kept. Try again.")));
+    request.onabort = () => reject(new Error(t("The upload was cancelled; nothing of it was kept.")));
     request.onload = () => {
       let answer = {};
       try {
         answer = JSON.parse(request.responseText);
       } catch {
-        answer = { error: `The server answered ${request.status} ${request.statusText}.` };
+        answer = { error: t("The server answered {status}.", { status: `${request.status} ${request.statusText}` }) };
       }
       answer.error ? reject(new Error(answer.error)) : resolve(answer);
     };

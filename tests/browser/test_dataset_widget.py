@@ -8,7 +8,7 @@ import pytest
 from graphs import alone
 from PIL import Image
 
-from host import ROOT
+from make_workflows import template
 
 HOSTILE = "<img src=x onerror=alert(1)>"  # legal in a file name on Linux and macOS
 
@@ -298,8 +298,8 @@ def test_every_text_can_be_read_in_every_theme(page, node, server, theme):
 
 
 def test_a_loaded_workflow_fills_its_dataset_nodes_and_so_does_the_next(page, renderer):
-    for name, each in (("background_removal", "1 input each"), ("try_on", "3 inputs each")):
-        workflow = json.loads((ROOT / f"example_workflows/{name}.json").read_text(encoding="utf-8"))
+    for name, each in (("background-removal", "1 input each"), ("try-on", "3 inputs each")):
+        workflow = json.loads(template(name).read_text(encoding="utf-8"))
         page.evaluate("async workflow => { await app.loadGraphData(workflow); }", workflow)
         for text in (f"24 pairs, {each}, 24 captions", f"6 pairs, {each}, 6 captions"):
             page.get_by_text(text).first.wait_for(timeout=20_000, state="attached")
@@ -332,6 +332,7 @@ def test_a_caption_is_edited_in_place_and_a_pair_is_left_out_and_back(page, serv
     wait_for(node, "1 left out")
     assert (folder / "left_out.txt").read_text() == "b\n" and node.get_by_text("1 pair,").count() == 1
     node.get_by_text("1 left out", exact=True).click()
+    screenshot("a pair left out")
     node.get_by_label("Use b").click()
     wait_for(node, "2 pairs")
     assert sorted(path.name for path in folder.glob("b_*")) == ["b_end.png", "b_start.png"]
@@ -339,8 +340,9 @@ def test_a_caption_is_edited_in_place_and_a_pair_is_left_out_and_back(page, serv
 
 def test_the_samples_of_the_pack_are_not_edited(page, node, renderer):
     choose(page, folder="samples/background-removal")
-    node.get_by_label("Leave out photo001").click()
     wait_for(node, "The sample datasets of the pack are read-only")
+    node.get_by_title("Compare photo001 large").wait_for()
+    assert node.get_by_label("Leave out").count() == node.get_by_label("Caption of").count() == 0
 
 
 def test_a_pair_is_compared_large(page, node, screenshot, renderer):
@@ -358,12 +360,13 @@ def test_a_pair_is_compared_large(page, node, screenshot, renderer):
     dialog.wait_for(state="detached")
 
 
-def test_only_pairs_with_problems_are_shown_on_request(page, server, node, renderer):
+def test_only_pairs_with_problems_are_shown_on_request(page, server, node, screenshot, renderer):
     folder = pairs(server.base / "input" / f"problems {renderer}", "good", "long")
     (folder / "good.txt").write_text("an edit")
     (folder / "long.txt").write_text("word " * 600)
     choose(page, folder=folder.name)
     node.get_by_label("Only pairs").check(timeout=20_000)
     assert [figure.locator("b").text_content() for figure in node.locator("figure:visible").all()] == ["long"]
+    screenshot("only pairs with problems")
     node.get_by_label("Only pairs").uncheck()
     assert node.locator("figure:visible").count() == 2

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from host import ROOT
+from make_workflows import template
 
 CONVERT = """async ([workflow, mode]) => {
     await app.loadGraphData(workflow);
@@ -15,7 +15,7 @@ MUTED, BYPASSED = 2, 4
 
 @pytest.fixture
 def convert(page):
-    workflow = json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8"))
+    workflow = json.loads(template("background-removal").read_text(encoding="utf-8"))
 
     def run(mode):
         prompt = page.evaluate(CONVERT, [workflow, mode])

@@ -5,7 +5,7 @@ import re
 import pytest
 from graphs import load, queue, set_widget, wait_until_compared, wait_until_ready
 
-from host import ROOT
+from make_workflows import template
 
 TRAIN, STEPS = 4, 30
 
@@ -28,7 +28,7 @@ def problems(page):
 
 @pytest.mark.slow
 def test_an_example_from_queue_to_comparison_and_back_after_a_reload(page, problems, screenshot):
-    load(page, json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8")))
+    load(page, json.loads(template("background-removal").read_text(encoding="utf-8")))
     set_widget(page, TRAIN, "steps", STEPS)
     set_widget(page, TRAIN, "learning_rate", 0.0021)  # so that it is no other test's training
     set_widget(page, TRAIN, "name", "whole_path")

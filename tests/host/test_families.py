@@ -1,9 +1,13 @@
 """Every family against every check, as one matrix that is printed at the end of the run."""
 import contextlib
+import json
+import re
 
 import pytest
 import safetensors.torch
 import torch
+
+from host import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -385,6 +389,22 @@ def test_base_as_before(zoo, tiny, kind, cell, trainer):
             tiny.same(tiny.state(model), before)
     assert any(lora[key].abs().sum() > 0 for key in lora if "lora_B" in key)
     cell("yes")
+
+
+def test_the_readme_names_it(zoo, kind, cell):
+    """With the file that its graph loads, and whether the oldest ComfyUI has it."""
+    import comfyui_version
+    import templates
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("### Newest models")[1]
+    (row,) = re.findall(rf"^\| {re.escape(kind.name)} \| (.*) \| (.*) \| (.*) \|$", readme, re.MULTILINE)
+    file, since, graph = (text.strip("`") for text in row)
+    assert graph == TEMPLATES.get(kind.name, "none; wired by hand")
+    if found := templates.find(graph):
+        assert f'"{file}' in json.dumps(found)
+    oldest = tuple(map(int, comfyui_version.__version__.split("."))) <= (0, 3, 75)
+    assert since == "0.3.75" if oldest else since in ("0.3.75", "newer")
+    cell(f"{file}, {since}")
 
 
 def test_every_cell_is_filled(request, matrix, zoo):

@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 
@@ -95,6 +96,8 @@ def load_image(comfy, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", [*PICTURES, *DEEP_RGB])
 def test_the_pixels_are_those_of_load_image(plain, load_image, tmp_path, name):
     images, (load, ffmpeg) = plain("images"), load_image
+    if name == "YCbCr.tiff" and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("this Pillow does not read the YCbCr TIFF that it writes")
     if name in DEEP_RGB:
         write_16_bits(tmp_path / name, DEEP_RGB[name])
     else:

@@ -298,3 +298,51 @@ def test_a_file_says_nothing_of_how_another_is_stored(train):
         with safetensors.safe_open(run.loras / run.result.lora_name, "pt") as opened:
             settings = json.loads(opened.metadata()["pairlora_settings"])
         assert settings == {"rank": 2, "batch_size": 1, "seed": 0, "timesteps": "family default", "warmup": 20}
+
+
+def test_a_path_that_is_too_long_for_windows_is_found_before_anything_long(train, windows_files, tmp_path, monkeypatch, trainer):
+    monkeypatch.setattr(trainer("run.places"), "LONGEST", 100)
+    longest = len(f"{tmp_path}/output/pairlora/edit-0123456789/checkpoints/best000000-of-3-00000000.safetensors.part")
+    windows_files.longest = longest - 1
+    with pytest.raises(OSError, match=rf"a path of {longest} characters, where Windows takes 100.*choose another name or folder"):
+        train()
+    assert not train.last.phases and not files(tmp_path)
+    windows_files.longest = longest
+    assert train(checkpoint_steps=1).steps == 3 and "edit.safetensors" in files(tmp_path / "loras")
+
+
+def test_a_checkpoint_that_cannot_take_its_place_is_named_and_the_one_before_it_used(train, windows_files, trainer, monkeypatch, tmp_path):
+    monkeypatch.setattr(trainer("data.moving"), "PAUSES", (0.02,))
+    monkeypatch.setattr(trainer("run.keeper"), "COST", 0)
+    held = []
+
+    def hold(step):
+        if step == 2 and not held:
+            (folder,) = (tmp_path / "output/pairlora").glob("*/checkpoints")
+            (folder / "step000002.json").touch()
+            held.append(open(folder / "step000002.json", "rb"))  # noqa: SIM115
+
+    with pytest.raises(OSError, match=r"step000002.json is open in another program.*Close it there.*kept of it goes up to step 1"):
+        train(on_step=hold, checkpoint_steps=1)
+    held[0].close()
+    again = train(on_step=hold, checkpoint_steps=1)
+    assert again.steps == 2 and again.result.lora_name == "edit.safetensors"
+
+
+def test_what_a_run_has_handed_on_can_be_deleted_and_trained_on(train, windows_files, tmp_path):
+    """Tensors of a file keep it in use."""
+    run = train()
+    (folder,) = (tmp_path / "output/pairlora").iterdir()
+    (folder / "step3.safetensors").unlink()
+    assert run.result.lora and not windows_files.held(str(folder))
+
+
+def test_an_encoded_sample_that_cannot_take_its_place_leaves_nothing_behind(windows_files, trainer, tiny, monkeypatch, tmp_path):
+    monkeypatch.setattr(trainer("data.moving"), "PAUSES", (0.02,))
+    store = trainer("host.store").Store(tmp_path)
+    (tmp_path / "key.safetensors").write_bytes(b"damaged")
+    with open(tmp_path / "key.safetensors", "rb"), pytest.raises(OSError, match="key.safetensors is open in another program"):
+        store.put("key", tiny.encoded(1))
+    assert files(tmp_path) == ["key.safetensors"]
+    store.put("key", tiny.encoded(1))
+    assert "key" in store

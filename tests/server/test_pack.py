@@ -1,5 +1,11 @@
 """What a running ComfyUI knows of the pack."""
+import io
+
+import pytest
+from PIL import Image
+
 from host import ROOT
+from make_workflows import WORKFLOWS, template
 
 NODES = {
     "PairLoRADataset", "PairLoRASample", "PairLoRACollect", "PairLoRASavePair", "PairLoRASettings", "PairLoRATrain",
@@ -29,7 +35,7 @@ def test_inputs_keep_their_order(client):
     assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
     assert inputs("PairLoRABeforeAfter")[:8] == [
         "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
-    assert inputs("PairLoRACheckpoints")[:3] == ["model", "lora", "strengths"]
+    assert inputs("PairLoRACheckpoints")[:6] == ["model", "lora", "strengths", "most", "lora2", "lora3"]
     assert info["PairLoRABeforeAfter"]["output_name"] == ["contact_sheet", "before", "after"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
@@ -48,8 +54,18 @@ def test_the_sample_datasets_are_in_the_dropdown(client):
                            "samples/try-on-held-out"]  # fmt: skip
 
 
-def test_the_template_browser_lists_the_examples(client):
+def test_the_template_browser_lists_the_examples_with_their_pictures(client):
     found = client.get("/workflow_templates")
-    names = next(names for pack, names in found.items() if "pairlora" in pack.lower())
-    assert sorted(names) == ["background_removal", "try_on"]
-    assert all((ROOT / f"example_workflows/{name}.jpg").is_file() for name in names)
+    pack, names = next((pack, names) for pack, names in found.items() if "pairlora" in pack.lower())
+    assert sorted(names) == sorted(template(slug).stem for slug in WORKFLOWS)
+    for name in names:
+        with Image.open(io.BytesIO(client.get(f"/api/workflow_templates/{pack}/{name}.jpg"))) as picture:
+            assert picture.width / picture.height > 1.5
+
+
+def test_nodes_are_found_by_what_people_call_them(client):
+    info = client.get("/object_info")
+    if "search_aliases" not in info["KSampler"]:
+        pytest.skip("this ComfyUI searches by names only")
+    assert {"compare", "slider"} <= set(info["PairLoRABeforeAfter"]["search_aliases"])
+    assert {"finetune", "lora trainer"} <= set(info["PairLoRATrain"]["search_aliases"])

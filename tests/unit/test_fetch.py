@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -67,6 +68,7 @@ def site(certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "cert", certificate / "key")
     server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # fetches that are broken off
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     page = server.RequestHandlerClass
     page.url = f"https://lora.test:{server.server_port}"
@@ -151,6 +153,40 @@ def test_a_fetch_cancelled_at_its_very_end_needs_no_more_network(fetch, site):
     assert fetch(f"{site.url}/a.safetensors", resolve=None).file.read_bytes() == LORA
 
 
+def cancelled_after(seconds):
+    """What cancels a fetch then, and the time that has passed since."""
+    start = time.monotonic()
+
+    def told(done, of):
+        if time.monotonic() > start + seconds:
+            raise Cancelled
+
+    return told, lambda: time.monotonic() - start
+
+
+def test_cancel_does_not_wait_for_a_lookup(fetch):
+    answered = threading.Event()
+    told, passed = cancelled_after(0.5)
+    with pytest.raises(Cancelled):
+        fetch("https://lora.test/a.safetensors", told, resolve=lambda *a, **k: answered.wait(30))
+    assert passed() < 1.5
+    answered.set()
+
+
+def test_cancel_does_not_wait_for_a_handshake_and_its_connection_is_closed(fetch, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert", certificate / "key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # it does not answer yet
+        told, passed = cancelled_after(0.5)
+        with pytest.raises(Cancelled):
+            fetch(f"https://lora.test:{listening.getsockname()[1]}/a.safetensors", told)
+        assert passed() < 1.5
+        listening.settimeout(5)
+        with context.wrap_socket(listening.accept()[0], server_side=True) as late:
+            late.settimeout(5)
+            assert late.recv(1000) == b"", "nothing is asked for any more"
+
+
 def test_nothing_is_sent_along_when_it_leads_on(fetch, site, monkeypatch):
     for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://name:password@127.0.0.1:9")
@@ -221,3 +257,35 @@ def test_another_certificate_is_refused(fetch, lora, site):
                                           ("C:\\a", False), ("c://a", False), ("a/b.safetensors", False)])  # fmt: skip
 def test_addresses_are_told_from_files(lora, text, is_one):
     assert lora.is_address(text) == is_one
+
+
+@pytest.mark.parametrize("tag", ["", '"one"'])
+def test_what_is_no_lora_is_refused_and_deleted_where_open_files_cannot_be(windows_files, fetch, site, lora, tmp_path, tag):
+    """Without a tag the other side cannot be asked for the rest, so that nothing of it is looked at a second time."""
+    site.tag = tag
+    for page, why in ((b"<html>" + bytes(5000), "is no safetensors file"), (packed("model.weight"), "holds no LoRA"),
+                      (LORA + b"more", "is longer than its header says")):  # fmt: skip
+        site.pages["/x.safetensors"] = page
+        with pytest.raises(lora.FetchError, match=why):
+            fetch(f"{site.url}/x.safetensors")
+        assert not list((tmp_path / "fetched").glob(".*.part"))
+
+
+def test_the_same_lora_from_elsewhere_is_fetched_while_a_model_uses_it(windows_files, fetch, site):
+    site.pages |= {"/a.safetensors": LORA, "/b.safetensors": LORA}
+    one = fetch(f"{site.url}/a.safetensors")
+    with open(one.file, "rb"):
+        two = fetch(f"{site.url}/b.safetensors")
+    assert two.file == one.file and two.new and one.file.read_bytes() == LORA
+
+
+def test_a_list_of_addresses_that_is_open_elsewhere_is_named_and_what_was_fetched_is_kept(
+    windows_files, fetch, site, monkeypatch, tmp_path, plain
+):  # fmt: skip
+    monkeypatch.setattr(plain("moving"), "PAUSES", (0.02,))
+    site.pages |= {"/a.safetensors": LORA, "/b.safetensors": packed(size=1000)}
+    fetch(f"{site.url}/a.safetensors")
+    with open(tmp_path / "fetched/addresses.json", "rb"), pytest.raises(PermissionError, match="addresses.json cannot be put"):
+        fetch(f"{site.url}/b.safetensors")
+    assert not fetch(f"{site.url}/a.safetensors").new and fetch(f"{site.url}/b.safetensors").new
+    assert len(list((tmp_path / "fetched").glob("*.safetensors"))) == 2

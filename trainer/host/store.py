@@ -11,6 +11,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from ..data.moving import replace
 from .encode import Encoded, tensors
 from .memory import GIB
 
@@ -56,8 +57,12 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, unfinished = tempfile.mkstemp(dir=self.folder)
             os.close(handle)
-            safetensors.torch.save_file(found, unfinished, {"sample": json.dumps(structure)})
-            os.replace(unfinished, self._file(key))
+            try:
+                safetensors.torch.save_file(found, unfinished, {"sample": json.dumps(structure)})
+                replace(unfinished, self._file(key))
+            except BaseException:
+                os.unlink(unfinished)
+                raise
         except (OSError, safetensors.SafetensorError) as error:
             raise OSError(f"{sample.name} cannot be kept in {self.folder}: {error}. Make room there.") from error
 

@@ -1,22 +1,25 @@
 """A LoRA from the https address that a user typed: the only place of the pack that uses the network."""
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
 import io
 import ipaddress
 import json
-import os
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 import filelock
 
 from ..data import names
+from ..data.moving import replace
 
 LARGEST = 8_000_000_000  # bytes of a file
 LARGEST_HEADER = 32 << 20  # bytes; 100,000 tensors
@@ -32,6 +35,10 @@ SAFE = "/%:@!$&'()*+,;=~?-._"  # stays in an address as it is
 
 class FetchError(ValueError):
     """Why an address was not fetched, and what to do; shows neither a query nor a password."""
+
+
+class _Useless(FetchError):
+    """What has come so far is not worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -132,14 +139,21 @@ def _download(start: SplitResult, part: Path, told: Callable[[int, int], None], 
 
 
 def _once(start: SplitResult, part: Path, told: Callable[[int, int], None], net: Net) -> str:
+    try:
+        return _filled(start, part, told, net)
+    except _Useless:
+        part.unlink(missing_ok=True)  # here, since Windows deletes no file that is open
+        raise
+
+
+def _filled(start: SplitResult, part: Path, told: Callable[[int, int], None], net: Net) -> str:
     have, version, name = _begun(part)
     if have >= 8 and have == _total(part, start):  # cancelled at the very end
         return name
     headers = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
     with _answer(start, headers, told, net) as (url, response):
         if response.status == 416:  # what is here is longer than what is there
-            part.unlink()
-            raise FetchError(f"{_shown(start)} has changed since a part of it was fetched. Queue again to fetch it anew.")
+            raise _Useless(f"{_shown(start)} has changed since a part of it was fetched. Queue again to fetch it anew.")
         if response.status not in (200, 206):
             hint = " Does it ask for an account? Then download the file and put it into the loras folder." * (
                 response.status in (401, 403))  # fmt: skip
@@ -147,8 +161,7 @@ def _once(start: SplitResult, part: Path, told: Callable[[int, int], None], net:
         if response.status == 206:
             begun = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
             if not have or not begun or int(begun[1]) != have:
-                part.unlink(missing_ok=True)
-                raise FetchError(f"{_shown(url)} answers with another part than was asked for. Queue again to fetch it anew.")
+                raise _Useless(f"{_shown(url)} answers with another part than was asked for. Queue again to fetch it anew.")
         else:
             have, name = 0, _name(start, url, response)
             part.unlink(missing_ok=True)
@@ -177,17 +190,14 @@ def _receive(response: http.client.HTTPResponse, part: Path, have: int, url: Spl
                 total = total or _total(part, url)
             told(have, total or 0)
         if have > total or response.read1(1):
-            out.close()
-            part.unlink()
-            raise FetchError(f"{_shown(url)} is longer than its header says, so it is damaged.")
+            raise _Useless(f"{_shown(url)} is longer than its header says, so it is damaged.")
 
 
 def _header_length(part: Path, url: SplitResult) -> int:
     with part.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= LARGEST_HEADER:
-        part.unlink()
-        raise FetchError(f"{_shown(url)} is no safetensors file (often a web page: copy the address of its download button).")
+        raise _Useless(f"{_shown(url)} is no safetensors file (often a web page: copy the address of its download button).")
     return length
 
 
@@ -212,8 +222,7 @@ def _total(part: Path, url: SplitResult) -> int | None:
             why = f"holds no LoRA, but {next(iter(tensors))} and the like"
         else:
             return total
-    part.unlink()
-    raise FetchError(f"{_shown(url)} {why}.")
+    raise _Useless(f"{_shown(url)} {why}.")
 
 
 @contextlib.contextmanager
@@ -240,25 +249,54 @@ def _connected(url: SplitResult, told, net: Net) -> Iterator[http.client.HTTPCon
     """A connection to the very address that was checked; the name is resolved once."""
     host, port = url.hostname, url.port or 443
     try:
-        found = [info[4][0] for info in net.resolve(host, port, type=socket.SOCK_STREAM)]
+        found = [info[4][0] for info in _waited(partial(net.resolve, host, port, type=socket.SOCK_STREAM), told)]
     except (OSError, UnicodeError) as error:
         raise FetchError(f"There is no {host} ({error}). Is there a typing error in it, or no network?") from error
     if not (allowed := [address for address in dict.fromkeys(found) if net.may_connect(address)]):
         raise FetchError(f"{host} is {', '.join(found)}, an address of this machine or its network, which is not fetched from.")
     for address in allowed:
-        told(0, 0)
         try:
-            plain = socket.create_connection((address, port), timeout=PATIENCE / 3)
+            secure = _waited(partial(_secure, address, port, host, net), told, ssl.SSLSocket.close)
             break
         except OSError as error:
             failed = error
     else:
         raise failed
-    with plain, net.context().wrap_socket(plain, server_hostname=host) as secure:
+    with secure:
         connection = http.client.HTTPConnection(host, port)
         connection.default_port = 443  # some sign the Host header, which has no :443 then
         connection.sock = _Watched(secure, told)
         yield connection
+
+
+def _secure(address: str, port: int, host: str, net: Net) -> ssl.SSLSocket:
+    plain = socket.create_connection((address, port), timeout=PATIENCE / 3)
+    try:
+        return net.context().wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _waited(work: Callable, told, left: Callable = lambda result: None):
+    """What ``work`` returns or raises. Neither a lookup nor a handshake can be broken off: when the user cancels, its
+    thread is left behind, and what it still comes to goes to ``left``."""
+    done = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="pairlora-connecting", daemon=True).start()
+    try:
+        while not concurrent.futures.wait([done], BEAT).done:
+            told(0, 0)
+    except BaseException:
+        done.add_done_callback(lambda done: done.exception() or left(done.result()))
+        raise
+    return done.result()
 
 
 class _Watched(io.RawIOBase):
@@ -356,12 +394,15 @@ def _keep(url: str, part: Path, folder: Path, name: str, sha256: str) -> Fetched
     same = (folder / entry["file"] for entry in index.values() if entry["sha256"] == sha256)
     file = next((file for file in same if file.is_file() and file.stat().st_size == part.stat().st_size),
                 folder / f"{name}-{sha256[:12]}.safetensors")  # fmt: skip
-    os.replace(part, file)
+    if file.is_file() and _sha256(file, lambda done, of: None) == sha256:  # a model may be using it
+        part.unlink()
+    else:
+        replace(part, file)
     _stamp(part).unlink(missing_ok=True)
     index[_key(url)] = {"file": file.name, "sha256": sha256, "from": _shown(urlsplit(url.strip()))}
     new = folder / f".{INDEX}.new"
     new.write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(new, folder / INDEX)
+    replace(new, folder / INDEX)
     return Fetched(file, sha256, new=True)
 
 

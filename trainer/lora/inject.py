@@ -9,7 +9,8 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -18,8 +19,14 @@ from ..host.layers import blocks, is_linear
 from ..host.own_forwards import followed
 from ..host.patches import uncompiled
 
-# Not the layers that turn the timestep into shifts and scales, nor norms and embeddings.
-NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb", re.IGNORECASE)
+# Not the layers that turn the timestep into shifts and scales, nor norms and embeddings, nor a mixture's experts, of which
+# a token sees few, so that most would hardly learn.
+NOT_TRAINED = re.compile(r"mod(ulation)?\b|_mod\.|adaln|norm|emb|\bexperts\b", re.IGNORECASE)
+
+# In a single block of Flux one Linear before and one behind do attention and MLP together.
+ATTENTION = re.compile(r"attn|attention|single_blocks\.\d+\.linear[12]")
+TEXT = re.compile(r"\btxt_|\badd_|_add_|\bcontext_|\binstruct_|_t\b")  # the stream of the caption's tokens
+CHOICES = ("all", "attention only", "image stream only")
 
 
 # What peft and transformers look for and a LoRA has no use for.
@@ -27,6 +34,25 @@ QUANTISERS = (
     "torchao", "bitsandbytes", "gptqmodel", "auto_gptq", "awq", "hqq", "eetq", "aqlm", "neural_compressor", "optimum",
     "transformer_engine", "torch_xla", "deepspeed",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which layers get a LoRA: ``which`` of CHOICES, and of these only those whose path has the regular expression
+    ``pattern``."""
+
+    which: str = "all"
+    pattern: str = ""
+
+    def has(self, path: str) -> bool:
+        if self.which == "attention only" and not ATTENTION.search(path):
+            return False
+        if self.which == "image stream only" and TEXT.search(path):
+            return False
+        return re.search(self.pattern, path) is not None
+
+
+ALL = Layers()
 
 
 class Proxy(torch.nn.Linear):
@@ -42,31 +68,52 @@ class Proxy(torch.nn.Linear):
         return self.run(x)
 
 
-def targets(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The attention and MLP Linears inside the repeated blocks of a diffusion model, by their dotted paths."""
+def targets(model: torch.nn.Module, layers: Layers = ALL) -> dict[str, torch.nn.Module]:
+    """The attention and MLP Linears inside the repeated blocks of a diffusion model, by their dotted paths; of these those
+    that ``layers`` names."""
     model = getattr(model, "_orig_mod", model)
     with uncompiled(model):
         inside = {id(module) for block in blocks(model) for module in block.modules()}
         return {
             path: module
             for path, module in model.named_modules()
-            if id(module) in inside and is_linear(module) and not NOT_TRAINED.search(path)
+            if id(module) in inside and is_linear(module) and not NOT_TRAINED.search(path) and layers.has(path)
         }
 
 
-def trainable(model: torch.nn.Module, rank: int) -> int:
+def trainable(model: torch.nn.Module, rank: int, layers: Layers = ALL) -> int:
     """How many numbers a LoRA of this rank trains."""
-    return sum(rank * (m.in_features + m.out_features) for m in targets(model).values())
+    return sum(rank * (m.in_features + m.out_features) for m in targets(model, layers).values())
 
 
-def check_rank(model: torch.nn.Module, rank: int) -> None:
-    """Raise ValueError when no layer of ``model`` can be trained, or one has fewer dimensions than ``rank``."""
-    modules = targets(model)
+def check(model: torch.nn.Module, rank: int, layers: Layers = ALL) -> None:
+    """Raise ValueError when no layer of ``model`` can be trained, ``layers`` chooses none or does not choose at all, or a
+    layer has fewer dimensions than ``rank``."""
+    every, name = targets(model), type(getattr(model, "_orig_mod", model)).__name__
+    if not every:
+        raise ValueError(f"{name} has no attention or MLP layers that a LoRA could train.")
+    try:
+        re.compile(layers.pattern)
+    except re.error as error:
+        raise ValueError(
+            f"layer_pattern is {layers.pattern}, which is no regular expression ({error}). Leave it empty for all layers."
+        ) from None
+    if layers.which == "image stream only" and not any(map(TEXT.search, every)):
+        raise ValueError(f"layers is image stream only, but {name} has no stream of its own for the caption. Choose all.")
+    modules = targets(model, layers)
     if not modules:
-        raise ValueError(f"{type(model).__name__} has no attention or MLP layers that a LoRA could train.")
+        raise ValueError(
+            f"No layer of {name} is among {layers.which} with layer_pattern {layers.pattern}; it has such as "
+            f"{', '.join(_kinds(every))}. Leave it empty for all layers."
+        )
     smallest, path = min((min(m.in_features, m.out_features), path) for path, m in modules.items())
     if rank > smallest:
         raise ValueError(f"rank is {rank}, but the layer {path} has only {smallest} dimensions. Start with 16.")
+
+
+def _kinds(paths: Iterable[str]) -> list[str]:
+    """A path for each kind of layer: those that differ by a block's number only are one."""
+    return list({re.sub(r"\d+", "", path): path for path in reversed(list(paths))}.values())[::-1]
 
 
 def _peft() -> tuple[type, type]:
@@ -168,10 +215,10 @@ class LoraLayers:
     The scale is 1 (alpha equals rank), and lora_B starts at zero, so that the first forward is the base's.
     """
 
-    def __init__(self, model: torch.nn.Module, rank: int, seed: int, device: torch.device):
+    def __init__(self, model: torch.nn.Module, rank: int, seed: int, device: torch.device, layers: Layers = ALL):
         config_of, layer_of = _peft()
         config = config_of(r=rank, lora_alpha=rank)
-        self.modules = targets(model)
+        self.modules = targets(model, layers)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the devices too
             self.layers = {
@@ -244,7 +291,7 @@ class LoraLayers:
         }
 
 
-def untrained(model: torch.nn.Module, rank: int) -> dict[str, torch.Tensor]:
+def untrained(model: torch.nn.Module, rank: int, layers: Layers = ALL) -> dict[str, torch.Tensor]:
     """A LoRA of no effect that has the shapes and keys of one trained on ``model``."""
     with torch.inference_mode(False):
-        return LoraLayers(model, rank, 0, torch.device("cpu")).state_dict()
+        return LoraLayers(model, rank, 0, torch.device("cpu"), layers).state_dict()

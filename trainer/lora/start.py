@@ -1,6 +1,5 @@
 """A LoRA file as the start of a training."""
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import torch
 from ..data.text import counted
 from ..host import apply
 from .inject import targets
-
-TEXT_ENCODER = re.compile(r"lora_(prior_)?te\d*_|text_encoders?(_\d+)?\.")  # as kohya, diffusers and ComfyUI name them
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,14 @@ class Start:
     rank: int
     digest: str
     warnings: list[str]
+
+    def check(self, untrained: dict[str, torch.Tensor]) -> None:
+        """Raise ValueError where it has a layer that is in none of the ``untrained``, so that its effect would be lost."""
+        if left := [key for key in self.tensors if key not in untrained]:
+            raise ValueError(
+                f"The LoRA to continue from changes {left[0].rsplit('.', 2)[0]}, which the settings leave out. Set layers to all, "
+                "without a layer_pattern."
+            )
 
     def over(self, untrained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The LoRA to train on from: ``untrained``, which is of the start's rank and without effect, with the start in it.
@@ -52,7 +57,7 @@ def read(model, file: Path) -> Start:
         lora = safetensors.torch.load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{file} is damaged or not a .safetensors file ({error}). Choose another, or download it again.") from error
-    text = sorted(filter(TEXT_ENCODER.match, lora))
+    text = apply.of_text_encoder(lora)
     for key in text:
         del lora[key]
     try:

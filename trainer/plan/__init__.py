@@ -13,7 +13,7 @@ from ..host import compat, memory
 from ..host.encode import Encoded
 from ..host.layers import blocks
 from ..host.recompute import NOTHING, Recompute
-from ..lora.inject import trainable
+from ..lora.inject import ALL, Layers, trainable
 from .simulate import Counted, Simulation
 
 SLACK = 1.15  # of what a step takes, that torch's allocator holds beside it
@@ -89,7 +89,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.0f} MB"
 
 
-def choose(model, sample: Encoded, batch_size: int, rank: int, accumulation: int = 1) -> Plan:
+def choose(model, sample: Encoded, batch_size: int, rank: int, accumulation: int = 1, layers: Layers = ALL) -> Plan:
     """The cheapest plan that fits, for the sample that takes most memory; only its shapes matter.
 
     Raises:
@@ -98,12 +98,12 @@ def choose(model, sample: Encoded, batch_size: int, rank: int, accumulation: int
     device, room = model.load_device, memory.room(model)
     weights = 0 if device.type == "cpu" else model.model_size()  # there they lie in the same memory already
     try:
-        return cheapest(Simulation(model, sample, batch_size, rank, device, accumulation), weights, room, device)
+        return cheapest(Simulation(model, sample, batch_size, rank, device, accumulation, layers), weights, room, device)
     except DoesNotFit as error:
-        raise DoesNotFit(f"{error}{_nearest(model, sample, batch_size * accumulation, rank, weights, room)}") from None
+        raise DoesNotFit(f"{error}{_nearest(model, sample, batch_size * accumulation, rank, layers, weights, room)}") from None
     except Exception:  # not every model runs without its weights
         logging.debug("PairLoRA: a step of %s cannot be counted", type(model.model).__name__, exc_info=True)
-        n, trained = len(blocks(model.model.diffusion_model)), trainable(model.model.diffusion_model, rank)
+        n, trained = len(blocks(model.model.diffusion_model)), trainable(model.model.diffusion_model, rank, layers)
         needed = memory.guess(model, sample, batch_size) + 16 * trained
         return Plan(Recompute(n), n, None, needed, weights, room, batch=batch_size * accumulation, at_once=batch_size)
 
@@ -153,12 +153,12 @@ def _least(simulation: Simulation, at_once: int, device: torch.device) -> Recomp
     return Recompute(n, inputs_away=kept[0] - kept[1] < memory.system_room())
 
 
-def _nearest(model, sample: Encoded, batch: int, rank: int, weights: int, room: int) -> str:
+def _nearest(model, sample: Encoded, batch: int, rank: int, layers: Layers, weights: int, room: int) -> str:
     """What to say of the resolutions that fit."""
     device = model.load_device
 
     def fits(sample: Encoded) -> bool:
-        simulation, streams = Simulation(model, sample, 1, rank, device, batch), device.type != "cpu"
+        simulation, streams = Simulation(model, sample, 1, rank, device, batch, layers), device.type != "cpu"
         return _plan(simulation, _least(simulation, 1, device), 1, weights, room, streams).needed <= room
 
     side = compat.pixels(model.model, sample.latent)

@@ -13,7 +13,7 @@ from ..host.encode import Encoded, copied
 from ..host.layers import alike, blocks, replaced_forwards
 from ..host.recompute import EVERYTHING, NOTHING, Recompute
 from ..host.twin import META, Twin, twin
-from ..lora.inject import LoraLayers
+from ..lora.inject import ALL, Layers, LoraLayers
 from ..step import backward
 from .kernels import of_device
 from .ledger import Ledger, Phase
@@ -71,12 +71,16 @@ known: OrderedDict[tuple, dict[tuple, Seen]] = OrderedDict()
 class Simulation:
     """What a step on samples of these shapes takes, for every way to keep, recompute or divide."""
 
-    def __init__(self, model, sample: Encoded, batch_size: int, rank: int, device: torch.device, accumulation: int = 1):
-        """Only the shapes of ``sample`` matter. ``device`` is the one that will train.
+    def __init__(
+        self, model, sample: Encoded, batch_size: int, rank: int, device: torch.device, accumulation: int = 1,
+        layers: Layers = ALL,
+    ):  # fmt: skip
+        """Only the shapes of ``sample`` matter. ``device`` is the one that will train. Of ``layers`` the pattern is left out,
+        which may choose some blocks only: what is counted is never too little.
 
         Raises whatever the model raises that cannot be run without its weights.
         """
-        self.model, self.rank, self.device = model, rank, device
+        self.model, self.rank, self.layers, self.device = model, rank, Layers(layers.which), device
         self.diffusion_model = getattr(model.model.diffusion_model, "_orig_mod", model.model.diffusion_model)
         conditioned = forward.condition(model, sample)
         alone = len(forward.groups([conditioned] * 2)) == 2
@@ -95,7 +99,7 @@ class Simulation:
         """All that the numbers depend on."""
         weights = tuple((p.shape, p.dtype) for p in self.diffusion_model.parameters())
         dtype = compat.compute_dtype(self.model.model)
-        shapes = conditioned.signature(), self.batch, self.rank
+        shapes = conditioned.signature(), self.batch, self.rank, self.layers
         return type(self.diffusion_model), hash(weights), dtype, shapes, self.device
 
     def count(self, how: Recompute, streamed: bool = False, at_once: int | None = None) -> Counted:
@@ -151,7 +155,7 @@ class Simulation:
         in_parts = at_once < self.batch
         base, found = of.model, blocks(of.model.diffusion_model)
         with torch.inference_mode(False), torch.device(META):
-            lora = LoraLayers(base.diffusion_model, self.rank, 0, META)
+            lora = LoraLayers(base.diffusion_model, self.rank, 0, META, self.layers)
         ledger, parameters = Ledger("meta"), lora.parameters()
         ledger.there_before([*base.parameters(), *base.buffers(), *parameters])
         with contextlib.ExitStack() as stack:

@@ -9,7 +9,8 @@ samples, captions, base model, settings, learning rate. The number of steps is n
         step000250.json     written last: checksums of the two beside it, and what else the state is
         step000250.safetensors          the LoRA, as any other
         step000250.state.safetensors    optimizer, random numbers, average
-        best000200.safetensors          the LoRA that did best on held-out pairs up to a checkpoint
+        best000200-1a2b3c4d.safetensors the LoRA that did best on held-out pairs up to a checkpoint, and its checksum
+        lora000150-5e6f7a8b.safetensors the LoRA of a checkpoint that is no more, to compare with
         ...-of-1000.*       of a run of 1,000 steps that is being cooled down
     previews/               pictures of held-out pairs: step000250-1.png, and beside them pair-1-input.png, pair-1-target.png
     damaged/                checkpoints whose checksums were wrong

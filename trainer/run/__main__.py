@@ -3,6 +3,12 @@ import argparse
 import sys
 from pathlib import Path
 
+if not __package__:  # run by its path: the Python of Windows' portable ComfyUI does not look into the present folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    import trainer.run  # noqa: F401 - what is relative to it is found then
+
+    __package__ = "trainer.run"
+
 from .runs import remove, runs
 
 
@@ -11,6 +17,7 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="ComfyUI's output folder")
     parser.add_argument("--remove", metavar="RUN", help="delete this run; its LoRAs in the loras folder stay")
     options = parser.parse_args()
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # a console's own code page lacks most letters
     found = runs(options.output)
     if options.remove is not None:
         chosen = [run for run in found if run.path.name == options.remove]

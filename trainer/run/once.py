@@ -10,7 +10,7 @@ import torch
 
 from .. import encoding
 from ..data.dataset import PairedDataset
-from ..host import apply, compat, families, memory
+from ..host import apply, compat, families, memory, sampling
 from ..host.encode import Encoded
 from ..host.store import Store
 from ..loop import largest_of, train
@@ -67,8 +67,12 @@ def train_once(job: Job, places: Places, listener: Listener) -> Result:
     if note := record.read():
         return _result(job, record, note, places, name, warnings)
 
-    inject.check_rank(job.model.model.diffusion_model, job.settings.rank)
-    untrained = inject.untrained(job.model.model.diffusion_model, job.settings.rank)
+    network, settings = job.model.model.diffusion_model, job.settings
+    inject.check(network, settings.rank, settings.trained)
+    sampling.check_loss(job.model, settings.loss)
+    untrained = inject.untrained(network, settings.rank, settings.trained)
+    if job.start:
+        job.start.check(untrained)
     with record.tried(files.named(untrained, job.family.name), places.loras, name) as trial:
         apply.check_loads(job.model, trial, untrained)
         del untrained
@@ -95,7 +99,8 @@ def _record(job: Job, places: Places, name: str, steps: int) -> Record:
 
 
 def _plan(job: Job, sample: Encoded) -> Plan:
-    return choose(job.model, sample, job.settings.batch_size, job.settings.rank, job.settings.accumulation)
+    settings = job.settings
+    return choose(job.model, sample, settings.batch_size, settings.rank, settings.accumulation, settings.trained)
 
 
 def _samples(
@@ -138,6 +143,7 @@ def _trained(
         state.load(saved)
         before = saved.numbers.get("seconds", 0.0)
         logging.info(f"PairLoRA: goes on from step {saved.step}")
+        del found, saved  # tensors read from a file keep it in use, and Windows would not delete it
     elif job.start:
         state.begin_with(job.start)
     begun, same = state.step, alike(trained)
@@ -237,7 +243,8 @@ def _result(
         ]  # fmt: skip
     if record.folder != record.folders[0]:
         warnings = [*warnings, f"{record.folders[0]} could not be written, so the run is kept in {record.folder}."]
-    tensors = files.rounded(safetensors.torch.load_file(record.weights), job.settings.save_as)
+    read = safetensors.torch.load_file(record.weights)
+    tensors = {key: value.clone() for key, value in files.rounded(read, job.settings.save_as).items()}  # the file is free again
     room = f"Run: {record.folder}, {gigabytes(size(record.folder))}; all runs {gigabytes(size(record.folder.parent))}"
     lines = [f"{file}: {note['report']}", *warnings, *note.get("lines", []), room, note.get("memory", "")]
     return Result(tensors, file, "\n".join(filter(None, lines)), stopped)

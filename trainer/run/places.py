@@ -12,10 +12,12 @@ import safetensors
 import safetensors.torch
 import torch
 
+from ..data.moving import replace
 from ..data.names import safe_name
 from ..data.pairs import DatasetError
 
 SUFFIX = ".safetensors"
+LONGEST = 259  # characters of a path on Windows, until its "long paths" are turned on
 KEYED = 10  # characters of a run's key at the end of its folder's name
 
 
@@ -62,7 +64,7 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield unfinished
         flush(unfinished)
-        os.replace(unfinished, path)
+        replace(unfinished, path)
         flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
@@ -115,6 +117,8 @@ def saving_to(place: Path) -> Iterator[None]:
         yield
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError) and (length := len(str(error.filename))) > LONGEST:
+            reason = f"{reason}: a path of {length} characters, where Windows takes {LONGEST}; a shorter name or folder will do"
         raise OSError(
             f"The LoRA cannot be saved in {place}: {reason}. Make room there, allow ComfyUI to write there, or choose "
             "another name or folder."

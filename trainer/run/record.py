@@ -13,9 +13,10 @@ import torch
 
 from ..lora import files
 from .checkpoints import digest
-from .places import KEYED, SUFFIX, folders, holds, numbered, saving_to, whole, write_tensors
+from .places import KEYED, SUFFIX, flush, folders, holds, numbered, saving_to, whole, write_tensors
 
 NOTE = 1 << 20  # bytes on the disk that a run's note has room in
+LONGEST = len(f"checkpoints/best000000-of-0-00000000{SUFFIX}.part")  # of the paths in a run's folder, but for its steps
 
 
 class Record:
@@ -38,7 +39,9 @@ class Record:
 
     @property
     def trial(self) -> Path:
-        return (self.folder / self.last).with_suffix(f".trial{SUFFIX}")
+        """Its path is as long as any that the run will need: Windows may take no more than 259 characters."""
+        padding = "-" * (LONGEST - len(f"step0.trial{SUFFIX}"))
+        return self.folder / f"{self.last.removesuffix(SUFFIX)}{padding}.trial{SUFFIX}"
 
     def choose(self, note: dict, which: str) -> None:
         """Be about the "best" LoRA or the "last"; without held-out pairs these are the same."""
@@ -81,10 +84,11 @@ class Record:
             with saving_to(self.trial.parent):
                 self.trial.parent.mkdir(parents=True, exist_ok=True)
                 safetensors.torch.save_file(tensors, self.trial, {"room for the note": " " * NOTE})
+                flush(self.trial)
             with saving_to(Path(loras, name)):
                 free = next(file for file in numbered(Path(loras, name + SUFFIX)) if not file.exists())
                 free.parent.mkdir(parents=True, exist_ok=True)
-                probe = free.with_suffix(".trial-write")  # a name of the same length
+                probe = free.with_suffix(".trial-write-part")  # as long as that of its .part
                 try:
                     shutil.copyfile(self.trial, probe)
                 finally:

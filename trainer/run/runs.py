@@ -9,6 +9,8 @@ from pathlib import Path
 
 import filelock
 
+from ..data.moving import replace
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,6 +43,7 @@ def remove(run: Run) -> None:
 
     Raises:
         ValueError: it is being trained.
+        PermissionError: a file of it is open; all of it is still there.
     """
     lock = filelock.FileLock(run.path / "lock")
     try:
@@ -48,7 +51,9 @@ def remove(run: Run) -> None:
     except filelock.Timeout:
         raise ValueError(f"{run.path} is being trained. Cancel that first.") from None
     lock.release()
-    shutil.rmtree(run.path)
+    removed = run.path.with_name(f"{run.path.name}.removed")  # at once or not at all, where a file of it is open
+    replace(run.path, removed)
+    shutil.rmtree(removed)
 
 
 def size(folder: Path) -> int:
