@@ -15,7 +15,7 @@ from pathlib import Path
 
 from run import ROOT, main  # first: it finds demo/
 
-from host import Host, SetupError
+from host import HOST, Host, SetupError
 
 TOOLS = {"comfy-cli": "1.23.0", "nodesafe": "0.6.0", "bandit": "1.9.4"}
 FOLDER = HOST / "release"
