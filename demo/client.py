@@ -46,13 +46,14 @@ class Client:
         thread.start()
         return thread
 
-    def run(self, prompt: dict, on_text: Callable[[str, str], None] | None = None) -> Outcome:
-        """Queue a prompt in the API format and wait for its end; ``on_text(node id, text)`` gets progress texts.
+    def run(self, prompt: dict, on_text: Callable[[str, str], None] | None = None, workflow: dict | None = None) -> Outcome:
+        """Queue a prompt in the API format and wait for its end; ``on_text(node id, text)`` gets progress texts. The page
+        sends its ``workflow``, in its own format, along.
 
         Raises:
             GraphError: the prompt is not valid, or one of its nodes failed.
         """
-        return asyncio.run(self._run(prompt, on_text or (lambda node, text: None)))
+        return asyncio.run(self._run(prompt, on_text or (lambda node, text: None), workflow))
 
     def images(self, outcome: Outcome, node: str) -> list[np.ndarray]:
         """The pictures that an output node saved, as arrays of (height, width, 3) in 0..1."""
@@ -64,12 +65,13 @@ class Client:
             body = await response.read()
             return json.loads(body) if response.content_type == "application/json" else body
 
-    async def _run(self, prompt: dict, on_text: Callable[[str, str], None]) -> Outcome:
+    async def _run(self, prompt: dict, on_text: Callable[[str, str], None], workflow: dict | None) -> Outcome:
         outcome, client = Outcome(), uuid.uuid4().hex
         async with aiohttp.ClientSession() as session, session.ws_connect(
             f"{self.url}/ws?clientId={client}", max_msg_size=0
         ) as socket:
-            async with session.post(f"{self.url}/prompt", json={"prompt": prompt, "client_id": client}) as response:
+            asked = {"prompt": prompt, "client_id": client, "extra_data": {"extra_pnginfo": {"workflow": workflow}} if workflow else {}}
+            async with session.post(f"{self.url}/prompt", json=asked) as response:
                 answer = await response.json()
                 if response.status != 200 or answer.get("node_errors"):
                     # ComfyUI would still run the outputs that do not depend on a refused node.

@@ -63,6 +63,10 @@ class PairLoRACheckpoints(io.ComfyNode):
                     "most", default=6, min=1, max=100, optional=True,
                     tooltip="At most so many checkpoints, spread evenly over the run; the last is always among them. Start with 6.",
                 ),
+                *(
+                    io.String.Input(name, default="", optional=True, tooltip="One more LoRA to compare with, of another training.")
+                    for name in ("lora2", "lora3")
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", is_output_list=True),
@@ -72,30 +76,31 @@ class PairLoRACheckpoints(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, model=None, lora=None, strengths=None, most=None):
+    def fingerprint_inputs(cls, model=None, lora=None, strengths=None, most=None, lora2=None, lora3=None):
         try:
-            return str([(str(file), file.stat().st_mtime_ns) for file in stages(output_folder(), resolve(lora)).values()])
+            files = [file for one in (lora, lora2, lora3) if one for file in stages(output_folder(), resolve(one)).values()]
+            return str([(str(file), file.stat().st_mtime_ns) for file in files])
         except Exception:
             return ""
 
     @classmethod
-    def execute(cls, model, lora, strengths, most=6):
-        path, numbers = resolve(lora), strengths_of(strengths)
-        models, labels, damaged = [], [], []
-        name = lora.replace("\\", "/").removesuffix(".safetensors")
-        for step, file in evenly(stages(output_folder(), path), most).items():
-            try:
-                weights = read(file)
-            except ValueError as error:
-                damaged.append(str(error))
-                logging.warning(f"PairLoRA: {error}")
-                continue
-            for strength in numbers:
-                loaded = apply.with_lora(model, weights, strength)
-                if not apply.added(model, loaded):
-                    raise ValueError(f"Nothing in {file} fits this model. Connect the base model that it was trained on.")
-                models.append(loaded)
-                labels.append(f"{name} step {step} at {strength:g}")
+    def execute(cls, model, lora, strengths, most=6, lora2="", lora3=""):
+        numbers, models, labels, damaged = strengths_of(strengths), [], [], []
+        for one in dict.fromkeys([lora, *filter(None, (lora2, lora3))]):
+            name = one.replace("\\", "/").removesuffix(".safetensors")
+            for step, file in evenly(stages(output_folder(), resolve(one)), most).items():
+                try:
+                    weights = read(file)
+                except ValueError as error:
+                    damaged.append(str(error))
+                    logging.warning(f"PairLoRA: {error}")
+                    continue
+                for strength in numbers:
+                    loaded = apply.with_lora(model, weights, strength)
+                    if not apply.added(model, loaded):
+                        raise ValueError(f"Nothing in {file} fits this model. Connect the base model that it was trained on.")
+                    models.append(loaded)
+                    labels.append(f"{name} step {step} at {strength:g}")
         if not models:
             raise ValueError("\n".join(damaged))
         say(damaged, cls.hidden.unique_id)

@@ -1,4 +1,11 @@
 """Before and after: every picture as a file of its own, scores, and one labelled sheet."""
+import contextlib
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -7,15 +14,36 @@ from server import PromptServer
 from ..trainer.data.images import check_pillow
 from ..trainer.data.sheet import contact_sheet
 from ..trainer.data.writing import to_image
+from ..trainer.run.places import whole
 from ..trainer.similarity import by_region, changed
+from .answers import answer
 from .dataset import linked
 
 SHEET = 0  # the output
+FOLDER = "pairlora/before_after"  # in ComfyUI's output folder
 
 
 def pictures(batches: list[torch.Tensor] | None) -> list[torch.Tensor]:
     """Every image (height, width, 3) of a list of (n, height, width, channels) batches in 0..1."""
     return [image[..., :3].cpu() for batch in batches or [] if batch is not None for image in batch]
+
+
+def last(workflow: str, node: str) -> Path:
+    """The file that names the pictures which a node of a workflow, each called by its id, has put out last."""
+    name = hashlib.sha256(json.dumps([workflow, node]).encode()).hexdigest()[:32]
+    return Path(folder_paths.get_output_directory(), FOLDER, "last", f"{name}.json")
+
+
+def compared(asked: dict) -> dict:
+    """What a node of a workflow has put out last, whichever page has queued it: {"workflow": id, "node": id} gives
+    {"images": [...]}, none where that is not known."""
+    images = []
+    with contextlib.suppress(OSError, ValueError):
+        images = json.loads(last(asked.get("workflow", ""), asked.get("node", "")).read_text(encoding="utf-8"))
+    return {"images": images}
+
+
+answer("/pairlora/compared", PromptServer.instance.routes.get, compared)
 
 
 class PairLoRABeforeAfter(io.ComfyNode):
@@ -76,24 +104,37 @@ class PairLoRABeforeAfter(io.ComfyNode):
             raise ValueError(f"Before / After needs equally many pictures on every input, or one, but got {counts}.")
         names = [name for name in names or [] if name]
         saved = {
-            side: ui.ImageSaveHelper.save_images(images, f"pairlora/before_after/{side}", io.FolderType.output, cls)
+            side: ui.ImageSaveHelper.save_images(images, f"{FOLDER}/{side}", io.FolderType.output, cls)
             for side, images in sides.items()
         }
-        found = cls.scored(sides, many)
+        found, when = cls.scored(sides, many), time.time_ns() // 1_000_000
         shown = [
             {**file, "side": cls.LABELS.get(side, side), "sample": sample if counts[side] == many else None,
-             "name": names[sample] if sample < len(names) else "", "scores": found.get((side, sample), {})}
+             "name": names[sample] if sample < len(names) else "", "scores": found.get((side, sample), {}), "when": when}
             for sample in range(many)
             for side in ("after", *(side for side in sides if side != "after"))  # the gallery shows the first one
             if sample < counts[side]
             for file in [saved[side][sample]]
         ]  # fmt: skip
+        cls.remember(shown)
         sheet = None
         if linked(cls.hidden.prompt or {}, cls.hidden.unique_id, SHEET):
             columns = {cls.LABELS.get(side, side): [np.asarray(to_image(image.numpy())) for image in images] for side, images in sides.items()}
             made = contact_sheet(columns, names, not captions or bool(captions[0]))
             sheet = torch.from_numpy(np.asarray(made, dtype=np.float32) / 255)[None]
         return io.NodeOutput(sheet, before, after, ui={"images": shown})
+
+    @classmethod
+    def remember(cls, shown: list[dict]) -> None:
+        """For pages that open the workflow later; what they cannot be told is no reason to fail."""
+        workflow = (cls.hidden.extra_pnginfo or {}).get("workflow")
+        if not isinstance(workflow, dict) or not workflow.get("id"):
+            return
+        file = last(str(workflow["id"]), str(cls.hidden.unique_id))
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with whole(file) as unfinished:
+                unfinished.write_text(json.dumps(shown), encoding="utf-8")
 
     @staticmethod
     def scored(sides: dict[str, list[torch.Tensor]], many: int) -> dict[tuple[str, int], dict[str, float]]:

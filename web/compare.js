@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge, sideText } from "./comparison.js";
 import { addPanel, after, el, pictureURL, post } from "./dom.js";
-import { isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora, workflowOf } from "./graph.js";
+import { idOf, isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora } from "./graph.js";
 import { t } from "./texts.js";
 
 const NODE = "PairLoRABeforeAfter";
@@ -13,29 +13,9 @@ const LATER = 300; // ms after the last move of the slider in which it is kept
 const CELL = /^(.+) step (\d+) at (-?[\d.]+)$/; // a label of Checkpoints of a Run
 const ORDER = ["input", "input 2", "input 3", "before", "after", "target"];
 
-// What came last, by node, as {when, images}: an undo, and a reload of a page that has not saved the workflow since, go
-// back to the properties that the node had before that. To tell ComfyUI of a change would queue again in "on change" mode.
-const STORE = "pairlora.compared", STORED = 50; // nodes
-const keyOf = (node) => `${node.graph?.id}:${node.id}`;
-
-function stored() {
-  try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? {};
-  } catch {
-    return {};
-  }
-}
-
-function store(key, entry) {
-  const entries = Object.entries({ ...stored(), [key]: entry }).sort(([, a], [, b]) => b.when - a.when);
-  try {
-    localStorage.setItem(STORE, JSON.stringify(Object.fromEntries(entries.slice(0, STORED))));
-  } catch {} // full: what was chosen before a reload is found in saved workflows only
-}
-
 class CompareWidget {
   constructor(node) {
-    this.node = node;
+    Object.assign(this, { node, looks: 0, newest: 0 });
     this.comparison = new Comparison({ onChange: () => this.keep(), missing: t("Queue this node to make it again.") });
     this.strip = el("div", { className: "pairlora-film", role: "listbox", ariaLabel: t("Samples") });
     this.title = el("span", { className: "pairlora-title" });
@@ -59,17 +39,34 @@ class CompareWidget {
     node.onDrawBackground = () => {};
     node.setSize([Math.max(node.size[0], 460), Math.max(node.size[1], node.computeSize()[1])]);
     after(node, "onConfigure", () => {
-      const last = stored()[keyOf(node)];
-      this.show((last?.when > (node.properties[WHEN] ?? 0) ? last.images : node.properties[KEPT]) ?? []);
+      this.show(node.properties[KEPT] ?? []);
+      this.looking = this.look();
     });
   }
 
-  /** Take what a run has put out, and keep the files' names with the workflow. */
-  ran(images) {
-    const when = Date.now();
-    Object.assign(this.node.properties, { [KEPT]: images, [WHEN]: when });
-    store(keyOf(this.node), { when, images });
+  /** Show what came last, where the workflow on screen does not know of it: an undo, a reload, a picture dropped on the page
+      and a second tab go back to before it. To tell ComfyUI of a change would queue again in "on change" mode. */
+  async look() {
+    const { node } = this, look = ++this.looks;
+    await new Promise(setTimeout); // until it is in its graph, and a subgraph in the one around it
+    if (!node.graph) return;
+    const workflow = node.graph.rootGraph.id;
+    try {
+      const response = await api.fetchApi(`/pairlora/compared?${new URLSearchParams({ workflow, node: idOf(node) })}`);
+      const { images } = await response.json();
+      this.newest = images[0]?.when ?? 0;
+      if (look === this.looks && this.newest > (node.properties[WHEN] ?? 0)) this.show(images);
+    } catch {} // the server is away; what the workflow has stays
+  }
+
+  /** Take what a run has put out, and keep the files' names with the workflow, and that nothing newer was wanted. */
+  async ran(images) {
+    const { properties } = this.node;
+    this.looks++;
+    properties[KEPT] = images;
     this.show(images);
+    await this.looking;
+    properties[WHEN] = Math.max(this.newest, images[0].when ?? 0); // of a cached node, or of the history, they are older
   }
 
   show(images) {
@@ -97,9 +94,15 @@ class CompareWidget {
     return this.of(sample).find(({ name, sample: own }) => name && own !== null)?.name ?? t("sample {n}", { n: sample + 1 });
   }
 
+  /** Of a sample its pictures, and of a grid also what the other cells have come to. */
   sides(sample = this.sample) {
-    const name = this.nameOf(sample);
-    return this.of(sample).map((image) => ({ label: image.side, url: pictureURL(image), alt: t("{side} of {name}", { side: sideText(image.side), name }) }));
+    const side = (image, label) => ({
+      label, url: pictureURL(image), alt: t("{side} of {name}", { side: sideText(image.side), name: this.nameOf(image.sample ?? sample) }),
+    });
+    const others = this.hasGrid
+      ? this.images.filter((image) => image.side === "after" && image.sample !== sample && image.name)
+      : [];
+    return [...this.of(sample).map((image) => side(image, image.side)), ...others.map((image) => side(image, image.name))];
   }
 
   draw(chosen = {}) {
@@ -174,19 +177,23 @@ class CompareWidget {
     }).filter(Boolean);
   }
 
+  /** One column for each step of each LoRA, one row for each strength. */
   drawGrid(cells) {
-    const sorted = (name) => [...new Set(cells.map((cell) => cell[name]))].sort((a, b) => a - b);
-    const steps = sorted("step"), strengths = sorted("strength");
-    const rows = strengths.map((strength) => {
-      const across = steps.map((step) => {
-        const cell = cells.find((one) => one.step === step && one.strength === strength);
+    const sorted = (name, of = cells) => [...new Set(of.map((cell) => cell[name]))].sort((a, b) => a - b);
+    const loras = [...new Set(cells.map(({ lora }) => lora))];
+    const stepsOf = (lora) => sorted("step", cells.filter((cell) => cell.lora === lora));
+    const columns = loras.flatMap((lora) => stepsOf(lora).map((step) => ({ lora, step })));
+    const head = (textContent, scope, colSpan = 1) => el("th", { textContent, scope, colSpan });
+    const rows = sorted("strength").map((strength) => {
+      const across = columns.map(({ lora, step }) => {
+        const cell = cells.find((one) => one.lora === lora && one.step === step && one.strength === strength);
         return el("td", {}, cell ? this.cellOf(cell) : "");
       });
-      return el("tr", {}, el("th", { textContent: strength, scope: "row" }), ...across);
+      return el("tr", {}, head(strength, "row"), ...across);
     });
-    const head = [t("strength"), ...steps.map((step) => t("step {step}", { step }))];
-    const top = el("tr", {}, ...head.map((textContent) => el("th", { textContent, scope: "col" })));
-    this.grid.replaceChildren(...(cells.length ? [el("table", {}, top, ...rows)] : []));
+    const names = loras.length > 1 ? [el("tr", {}, el("td"), ...loras.map((lora) => head(lora, "colgroup", stepsOf(lora).length)))] : [];
+    const top = el("tr", {}, head(t("strength"), "col"), ...columns.map(({ step }) => head(t("step {step}", { step }), "col")));
+    this.grid.replaceChildren(...(cells.length ? [el("table", {}, ...names, top, ...rows)] : []));
   }
 
   cellOf(cell) {
@@ -252,15 +259,16 @@ app.registerExtension({
       const images = detail.output?.images, id = detail.display_node ?? detail.node;
       if (!images?.[0]?.side) return;
       if (await isOnScreen(detail.prompt_id)) widgets.get(nodeAt(id))?.ran(images);
-      else store(`${workflowOf(detail.prompt_id)}:${id}`, { when: Date.now(), images });
+      else widgets.get(nodeAt(id))?.look(); // perhaps queued before this page was loaded
     });
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) widgets.set(node, new CompareWidget(node));
   },
-  onNodeOutputsUpdated(outputs) { // an entry of the history was opened
+  onNodeOutputsUpdated(outputs) { // an entry of the history was opened, or another workflow, with what it showed then
     for (const [id, { images } = {}] of Object.entries(outputs)) {
-      if (images?.[0]?.side) widgets.get(nodeAt(id))?.ran(images);
+      const widget = images?.[0]?.side && widgets.get(nodeAt(id));
+      if (widget && JSON.stringify(images) !== JSON.stringify(widget.node.properties[KEPT])) widget.ran(images);
     }
   },
 });

@@ -9,6 +9,11 @@ const GRIP = 14; // px around the slider in which it, not the enlarged picture, 
 const LARGEST = 2048; // pixels a side in which the difference is reckoned
 const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // matplotlib's inferno
 
+// ComfyUI's canvas zooms for two fingers wherever they are, before the stage hears of them, which goes by pointers.
+addEventListener("touchmove", (event) => {
+  if (event.target.closest?.(".pairlora-stage")) event.stopPropagation();
+}, { capture: true, passive: true });
+
 const modes = () => ({
   slider: t("Slider"), flip: t("Hold to flip"), side: t("Side by side"), difference: t("Difference"),
 });
@@ -206,6 +211,25 @@ export class Comparison {
     this.place();
   }
 
+  /** Of two of them how far apart they are, what is between, from the middle, and what is seen. */
+  fingers() {
+    const [a, b] = this.pointers.values();
+    const middle = this.fromMiddle({ x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 });
+    return { apart: Math.hypot(a.x - b.x, a.y - b.y) || 1, middle, zoom: this.zoom, centre: { ...this.centre } };
+  }
+
+  /** What was between two fingers at first is between them now, and as much larger as they are further apart. */
+  pinch(first, now) {
+    if (!this.frame) return;
+    const zoom = Math.min(MOST, Math.max(1, (first.zoom * now.apart) / first.apart));
+    for (const [i, [side, length]] of [["x", "width"], ["y", "height"]].entries()) {
+      const whole = this.frame[length] / this.zoom;
+      this.centre[side] = first.centre[side] + first.middle[i] / (whole * first.zoom) - now.middle[i] / (whole * zoom);
+    }
+    this.zoom = zoom;
+    this.place();
+  }
+
   flip(held) {
     this.flipping = held;
     this.place();
@@ -232,7 +256,8 @@ export class Comparison {
 
   listen() {
     const { stage, pointers } = this;
-    let sliding = false;
+    let sliding = false, begun = null; // how two fingers have begun
+    const count = () => (begun = pointers.size === 2 ? this.fingers() : null);
     stage.addEventListener("wheel", (event) => {
       event.preventDefault(); // the canvas and the page would take it
       event.stopPropagation();
@@ -244,6 +269,7 @@ export class Comparison {
       const at = this.point(event);
       stage.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, at);
+      count();
       const { mode, position } = this.chosen, line = (stage.clientWidth * position) / 100;
       sliding = mode === "slider" && pointers.size === 1 && (this.zoom === 1 || Math.abs(at.x - line) <= GRIP);
       if (sliding) this.slide((100 * at.x) / stage.clientWidth);
@@ -254,18 +280,14 @@ export class Comparison {
       if (!before) return;
       event.stopPropagation();
       const at = this.point(event);
-      const other = [...pointers].find(([id]) => id !== event.pointerId)?.[1];
       pointers.set(event.pointerId, at);
-      if (other) {
-        const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y) || 1;
-        this.enlarge(apart(at) / apart(before), ...this.fromMiddle({ x: (at.x + other.x) / 2, y: (at.y + other.y) / 2 }));
-      }
-      if (sliding && !other) this.slide((100 * at.x) / stage.clientWidth);
-      else this.pan((at.x - before.x) / pointers.size, (at.y - before.y) / pointers.size);
+      if (begun) this.pinch(begun, this.fingers());
+      else if (sliding) this.slide((100 * at.x) / stage.clientWidth);
+      else this.pan(at.x - before.x, at.y - before.y);
     });
     for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
       stage.addEventListener(end, (event) => {
-        pointers.delete(event.pointerId);
+        if (pointers.delete(event.pointerId)) count();
         if (this.flipping) this.flip(false);
       });
     }

@@ -22,21 +22,25 @@ export async function isOnScreen(prompt, workflowId) {
   return workflow === onScreen() && id === app.graph.id;
 }
 
-/** The id of the workflow that queued a prompt, where this page did. */
-export function workflowOf(prompt) {
-  return queued.get(prompt)?.id;
-}
-
 /** The inputs that a node was queued with, where this page queued it. */
 export function inputsOf(prompt, nodeId) {
   return queued.get(prompt)?.nodes?.[nodeId]?.inputs;
 }
 
-/** The node that the server calls `nodeId`, such as "4", or "7:4" in the subgraph of node 7. */
+/** The node that the server calls `nodeId`, such as "4", or "7:4" in the subgraph of node 7; the page's outputs have the
+    subgraph's id in place of the 7. */
 export function nodeAt(nodeId) {
   const path = String(nodeId).split(":");
-  const graph = path.slice(0, -1).reduce((outer, id) => outer?.getNodeById(id)?.subgraph, app.graph);
-  return graph?.getNodeById(path.at(-1));
+  const inner = (outer, id) => app.graph.subgraphs?.get(id) ?? outer?.getNodeById(id)?.subgraph;
+  return path.slice(0, -1).reduce(inner, app.graph)?.getNodeById(path.at(-1));
+}
+
+const allGraphs = () => [app.graph, ...(app.graph.subgraphs?.values() ?? [])];
+
+/** What the server calls a node; in a subgraph that is used several times, the first. */
+export function idOf({ graph, id }) {
+  const outer = allGraphs().flatMap(({ nodes }) => nodes).find(({ subgraph }) => subgraph && subgraph === graph);
+  return outer ? `${idOf(outer)}:${id}` : String(id);
 }
 
 /** Whether a widget takes its value from a link. */
@@ -49,8 +53,7 @@ const LOADERS = { PairLoRALoad: ["lora", "strength"], LoraLoaderModelOnly: ["lor
 
 /** Let the nodes of the workflow that load the LoRA `name`, or a step of it, load `file` at a strength; these nodes. */
 export function useLora(name, file, strength) {
-  const nodes = [app.graph, ...(app.graph.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes);
-  return nodes.filter((node) => {
+  return allGraphs().flatMap(({ nodes }) => nodes).filter((node) => {
     const [lora, force] = (LOADERS[node.comfyClass] ?? []).map((wanted) => node.widgets.find((widget) => widget.name === wanted));
     const bare = String(lora?.value).replaceAll("\\", "/").replace(/\.safetensors$/, "");
     if (!lora || isLinked(node, lora.name) || isLinked(node, force.name)) return false;

@@ -13,6 +13,7 @@ def trained(client):
     """Each training ends with a checkpoint, and the next goes on from it."""
     for steps in STEPS[:-1]:
         client.run(grid("grid", steps, "1"))
+    client.run(grid("other", STEPS[0], "1"))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "vue"])
@@ -58,6 +59,23 @@ def test_each_checkpoint_at_each_strength_opens_and_is_kept(page, cells, server,
     page.get_by_text(f"Kept as {LORA}_step20.safetensors. To use it, type it into lora of Load LoRA").wait_for()
     with safetensors.safe_open(server.base / f"models/loras/{LORA}_step20.safetensors", "pt") as opened:
         assert opened.metadata()["ss_steps"] == "20"
+
+
+def test_two_trainings_beside_each_other(page, renderer, screenshot):
+    prompt = grid("grid", STEPS[-1], "1")
+    prompt["16"]["inputs"] |= {"lora2": "other", "most": 2}
+    cells = show(page, prompt)
+    assert cells.locator("th[scope=colgroup]").all_inner_texts() == [LORA, "other"]
+    assert cells.locator("th[scope=col]").all_inner_texts() == ["strength", "step 40", "step 60", "step 20"]
+    cells.locator("img").evaluate_all("all => Promise.all(all.map(image => image.decode()))")
+    screenshot("two trainings")
+    cells.get_by_label("Compare other step 20 at 1").click()
+    dialog = page.locator("dialog.pairlora-large")
+    dialog.get_by_label("Picture on the left").select_option(f"{LORA} step 60 at 1")
+    sources = [image.get_attribute("src") for image in dialog.locator(".pairlora-layer img").all()]
+    assert sources == [cells.get_by_label(f"Compare {name} at 1").locator("img").get_attribute("src") for name in (f"{LORA} step 60", "other step 20")]
+    screenshot("two trainings compared")
+    page.keyboard.press("Escape")
 
 
 def test_a_cell_that_is_used_is_written_where_its_lora_is_loaded(page, renderer, screenshot):

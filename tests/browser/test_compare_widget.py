@@ -1,9 +1,13 @@
 """Before / After in a real browser, on the canvas renderer and on Nodes 2.0."""
+import base64
 import copy
 import io
+import json
+import uuid
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from graphs import load, queue, wait_until_compared
+from graphs import load, queue, wait_until_compared, wait_until_ready
 from PIL import Image, ImageChops
 
 FOLDER = "samples/try-on-held-out"
@@ -35,6 +39,7 @@ def shown(page, renderer):
         const [data, samples, compare] = [["PairLoRADataset", -900], ["PairLoRASample", -420], ["PairLoRABeforeAfter", 60]]
             .map(args => make(...args));
         data.widgets.find(({name}) => name === "folder").value = folder;
+        data.widgets.find(({name}) => name === "resolution").value = 256;
         data.connect(0, samples, 0);
         for (const [name, output] of Object.entries(links)) {
             samples.connect(output, compare, compare.inputs.findIndex(input => input.name === name));
@@ -191,6 +196,200 @@ def test_the_pictures_come_back_and_missing_ones_say_what_to_do(page, widget, se
     load(page, saved)
     wait_for_pictures(page, again)
     assert not problems
+
+
+def stripped(graph):
+    """The graph as it was before the first run."""
+    for node in [*graph["nodes"], *(n for sub in graph.get("definitions", {}).get("subgraphs", []) for n in sub["nodes"])]:
+        node["properties"] = {name: value for name, value in node["properties"].items() if not name.startswith("pairlora_")}
+    return graph
+
+
+INSIDE = """() => [app.graph, ...app.graph.subgraphs.values()].flatMap(({nodes}) => nodes)
+    .find(({type}) => type === "PairLoRABeforeAfter").widgets.find(({name}) => name === "comparison").element"""
+SEEN = f"() => [...({INSIDE})().querySelectorAll('.pairlora-film img')].map(image => image.getAttribute('src'))"
+
+
+def run_again(page, captions):
+    """With another widget, so that it is not cached; what is seen then."""
+    before = page.evaluate(SEEN)
+    page.evaluate("""captions => {
+        const graphs = [app.graph, ...app.graph.subgraphs.values()];
+        const node = graphs.flatMap(({nodes}) => nodes).find(({type}) => type === "PairLoRABeforeAfter");
+        node.widgets.find(({name}) => name === "captions").value = captions;
+    }""", captions)
+    queue(page)
+    page.wait_for_function(f"before => JSON.stringify(({SEEN})()) !== before && ({SEEN})().length === 6", arg=json.dumps(before, separators=(",", ":")))
+    return page.evaluate(SEEN)
+
+
+def wait_until_seen(page, sources):
+    page.wait_for_function(f"sources => JSON.stringify(({SEEN})()) === sources", arg=json.dumps(sources, separators=(",", ":")))
+
+
+OPEN_HISTORY = """async back => {
+    const {$pinia} = document.querySelector("#vue-app").__vue_app__.config.globalProperties;
+    const store = $pinia._s.get("queue");
+    await store.update();
+    await store.historyTasks[back].loadWorkflow(app);
+}"""
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "in a subgraph"])
+def test_it_comes_back_from_history_undo_and_a_picture_dropped_on_any_page(page, widget, browser, server, inside):
+    saved = page.evaluate("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    load(page, stripped(json.loads(json.dumps(saved)) | {"id": str(uuid.uuid4())}))
+    assert page.evaluate(SEEN) == []
+    if inside:
+        page.evaluate("app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(({type}) => type === 'PairLoRABeforeAfter')))")
+    page.wait_for_timeout(500)
+    graph = stripped(page.evaluate("JSON.parse(JSON.stringify(app.graph.serialize()))"))
+    first, second = run_again(page, False), run_again(page, True)
+    assert set(first).isdisjoint(second)
+    load(page, graph)
+    wait_until_seen(page, second)
+    page.evaluate(OPEN_HISTORY, 1)
+    wait_until_seen(page, first)
+    page.wait_for_timeout(1000)
+    wait_until_seen(page, first)  # what came later does not take its place
+    page.evaluate(OPEN_HISTORY, 0)
+    wait_until_seen(page, second)
+
+    drop = """async url => {
+        const blob = await (await fetch(url)).blob();
+        await app.handleFile(new File([blob], "dropped.png", {type: "image/png"}));
+    }"""
+    load(page, {"version": 0.4, "nodes": [], "links": [], "last_node_id": 0, "last_link_id": 0})
+    page.evaluate(drop, second[0])
+    wait_until_seen(page, second)
+    other = browser.new_context().new_page()  # another browser
+    other.goto(server.url)
+    wait_until_ready(other)
+    other.evaluate(drop, second[0])
+    wait_until_seen(other, second)
+    other.context.close()
+    load(page, saved)
+
+
+def touch(page, kind, *points):
+    """One event of so many fingers, as (x, y)."""
+    points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    page.touches = getattr(page, "touches", None) or page.context.new_cdp_session(page)
+    page.touches.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_timeout(50)  # moves are told once a frame
+
+
+def test_a_finger_moves_the_slider_and_two_zoom_and_pan(page, widget):
+    stage = widget.locator(".pairlora-stage")
+    box, scale = stage.bounding_box(), page.evaluate("app.canvas.ds.scale")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch(page, "touchStart", (x, y))
+    touch(page, "touchMove", (x - box["width"] / 8, y))
+    touch(page, "touchMove", (x - box["width"] / 4, y))
+    touch(page, "touchEnd")
+    assert position(widget) == 25
+    choose(widget, "side", "before", "after")
+    image = stage.locator("img").first
+    x = box["x"] + box["width"] / 4  # the middle of the left one
+    before = image.bounding_box()
+    touch(page, "touchStart", (x - 20, y), (x + 20, y))
+    for apart in (30, 40, 50, 60):
+        touch(page, "touchMove", (x - apart, y), (x + apart, y))
+    larger = image.bounding_box()
+    assert larger["width"] == pytest.approx(3 * before["width"], rel=0.05)
+    assert larger["x"] + larger["width"] / 2 == pytest.approx(x, abs=4), "what is between the fingers stays there"
+    touch(page, "touchMove", (x - 40, y + 10), (x + 80, y + 10))
+    touch(page, "touchEnd")
+    moved = image.bounding_box()
+    assert (moved["x"] - larger["x"], moved["y"] - larger["y"]) == (pytest.approx(20, abs=3), pytest.approx(10, abs=3))
+    assert page.evaluate("app.canvas.ds.scale") == scale, "the canvas stays"
+
+
+def test_each_side_is_copied_saved_and_opened(page, widget, server):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    choose(widget, "slider", "input", "target")
+    page.bring_to_front()
+    shown = [image.get_attribute("src") for image in widget.locator(".pairlora-layer img").all()]
+    left, right = [server.base / "output/pairlora/before_after" / parse_qs(urlsplit(src).query)["filename"][0] for src in shown]
+    widget.get_by_label("Copy the right picture").click()
+    widget.get_by_text("Copied target.").wait_for()
+    copied = page.evaluate("""async () => {
+        const [item] = await navigator.clipboard.read(), blob = await item.getType("image/png");
+        return [...new Uint8Array(await blob.arrayBuffer())];
+    }""")
+    assert ImageChops.difference(Image.open(io.BytesIO(bytes(copied))).convert("RGB"), Image.open(right)).getbbox() is None
+    with page.expect_download() as download:
+        widget.get_by_label("Save the left picture").click()
+    assert download.value.suggested_filename == left.name
+    assert download.value.path().read_bytes() == left.read_bytes(), "with the workflow inside"
+    with page.context.expect_page() as opened:
+        widget.get_by_label("Open the left picture").click()
+    opened.value.wait_for_load_state()
+    assert left.name in opened.value.url
+    opened.value.close()
+
+
+def test_pictures_of_other_sizes_are_fitted_and_said(page, widget, server):
+    saved = page.evaluate("JSON.parse(JSON.stringify(app.graph.serialize()))")
+    Image.new("RGB", (200, 100), "red").save(server.base / "output/wide.png")
+    other = copy.deepcopy(saved)
+    for node in other["nodes"]:
+        for image in node["properties"].get("pairlora_pictures", []):
+            if image["side"] == "target":
+                image |= {"filename": "wide.png", "subfolder": ""}
+    load(page, other)
+    wait_for_pictures(page, page.locator(".pairlora-compare"))
+    choose(page.locator(".pairlora-compare"), "slider", "before", "target")
+    size = page.evaluate("(() => { const {naturalWidth: w, naturalHeight: h} = document.querySelector('.pairlora-left img'); return `${w} × ${h}`; })()")
+    page.get_by_text(f"before is {size}, target 200 × 100: fitted to each other.").wait_for()
+    boxes = [image.bounding_box() for image in page.locator(".pairlora-compare .pairlora-layer img").all()]
+    assert boxes[0] == boxes[1]
+    load(page, saved)
+    wait_for_pictures(page, page.locator(".pairlora-compare"))
+    assert not page.get_by_text("fitted to each other").is_visible()
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)], ids=lambda size: "x".join(map(str, size)))
+def test_at_200_percent_all_of_it_can_be_reached(page, widget, size, request):
+    """A page that is enlarged twice has half as many pixels of its own, each of two."""
+    session, (width, height) = page.context.new_cdp_session(page), size
+    metrics = {"width": width // 2, "height": height // 2, "deviceScaleFactor": 2, "mobile": False}
+    widget.get_by_label("Open large").click()
+    session.send("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.wait_for_timeout(500)
+        assert page.evaluate("[innerWidth, devicePixelRatio]") == [width // 2, 2]
+        dialog = page.locator("dialog.pairlora-large")
+        hidden = dialog.evaluate("""dialog => [...dialog.querySelectorAll("button, select, .pairlora-stage")].filter(control => {
+            const {left, top, width, height} = control.getBoundingClientRect();
+            return !control.contains(document.elementFromPoint(left + width / 2, top + height / 2)) ||
+                left < 0 || top < 0 || left + width > innerWidth || top + height > innerHeight;
+        }).map(({outerHTML}) => outerHTML)""")
+        box = dialog.locator(".pairlora-stage").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        at = dialog.locator(".pairlora-stage").get_attribute("aria-valuenow")
+        if folder := request.config.getoption("screenshots"):
+            picture = session.send("Page.captureScreenshot")["data"]  # page.screenshot has metrics of its own
+            (folder / f"large at 200 percent {width}x{height}.png").write_bytes(base64.b64decode(picture))
+    finally:
+        session.send("Emulation.clearDeviceMetricsOverride")
+        page.keyboard.press("Escape")
+    assert not hidden
+    assert box["height"] > 150 and at == "25"
+
+
+def test_nothing_moves_for_whoever_wants_reduced_motion(page, widget):
+    page.emulate_media(reduced_motion="reduce")
+    try:
+        widget.get_by_label("Open large").click()
+        moving = page.evaluate("""[...document.querySelectorAll("[class*=pairlora], [class*=pairlora] *")].filter(element => {
+            const {transitionDuration, animationName, scrollBehavior} = getComputedStyle(element);
+            return transitionDuration !== "0s" || animationName !== "none" || scrollBehavior !== "auto";
+        }).map(({outerHTML}) => outerHTML.slice(0, 200))""")
+        page.keyboard.press("Escape")
+    finally:
+        page.emulate_media(reduced_motion="no-preference")
+    assert not moving
 
 
 def test_checkpoints_are_a_grid_whose_cells_open_and_can_be_kept(page, widget, screenshot):

@@ -89,3 +89,17 @@ def test_it_passes_its_pictures_on(client, graph):
     outcome = client.run(graph)
     for passed, given in zip(client.images(outcome, "passed"), client.images(outcome, "given"), strict=True):
         assert np.array_equal(passed, given)
+
+
+def test_what_a_workflow_has_put_out_last_is_known(client, server, graph):
+    """By the workflow's id and the node's, for whichever page opens it."""
+    asked = {"workflow": "of-a-test", "node": "compare"}
+    assert client.get("/pairlora/compared", **asked) == {"images": []}
+    for captions in (True, False):
+        graph["compare"]["inputs"]["captions"] = captions
+        shown = client.run(graph, workflow={"id": asked["workflow"]}).outputs["compare"]["images"]
+        assert client.get("/pairlora/compared", **asked) == {"images": shown}
+    assert client.get("/pairlora/compared", workflow=asked["workflow"], node="other") == {"images": []}
+    for file in (server.base / "output/pairlora/before_after/last").iterdir():
+        file.write_text("{")
+    assert client.get("/pairlora/compared", **asked) == {"images": []}

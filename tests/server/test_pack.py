@@ -35,7 +35,7 @@ def test_inputs_keep_their_order(client):
     assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
     assert inputs("PairLoRABeforeAfter")[:8] == [
         "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
-    assert inputs("PairLoRACheckpoints")[:4] == ["model", "lora", "strengths", "most"]
+    assert inputs("PairLoRACheckpoints")[:6] == ["model", "lora", "strengths", "most", "lora2", "lora3"]
     assert info["PairLoRABeforeAfter"]["output_name"] == ["contact_sheet", "before", "after"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]
