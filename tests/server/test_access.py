@@ -22,7 +22,7 @@ def routes():
     found = {(a or d, b or c) for source in sources for a, b, c, d in DECLARED.findall(source)}
     named = {path for source in sources for path in re.findall(r'"(/pairlora/[^"]*)"', source)}
     assert named == {path for _, path in found}, "one is declared in another way: let DECLARED find it"
-    return sorted((method, path.replace("{what:stop|preview|copy}", "copy")) for method, path in found)
+    return sorted(found)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_a_run_is_given_and_removed_and_its_lora_stays(client, server, training)
     assert listed == {"key": key, "name": "given", "size": seen["size"], "step": 3, "finished": [3]}
     for what in ("stop", "preview", "copy"):
         code, answer = status(client, "POST", f"/pairlora/run/{what}", json={"key": key})
-        assert code == 409 and "Nobody trains" in answer["error"] and not (folder / what).exists()
+        assert code == 400 and "Nobody trains" in answer["error"] and not (folder / what).exists()
     assert client.post("/pairlora/run/remove", {"key": key}) == {"removed": folder.name, "size": seen["size"]}
     assert not folder.exists() and (server.base / "models/loras/given.safetensors").exists()
     assert status(client, "GET", "/pairlora/run", params={"key": key})[0] == 404
