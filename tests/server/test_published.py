@@ -1,5 +1,6 @@
 """The archive that users get, unzipped into the custom_nodes of a fresh host: as the checkout, but for what is not theirs."""
 import json
+import os
 import zipfile
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ NODES = {page.stem for page in (ROOT / "web/docs").glob("*.md")}
 def installed(request, host, tmp_path_factory):
     base = host.make_base(tmp_path_factory.mktemp("fresh"))
     pack_folder = base / "custom_nodes/pairlora"
-    pack_folder.unlink()
+    pack_folder.rmdir() if os.name == "nt" else pack_folder.unlink()  # the link to the checkout
     archive = request.config.getoption("--archive") or pack(base / "node.zip")
     with zipfile.ZipFile(archive) as opened:
         opened.extractall(pack_folder)

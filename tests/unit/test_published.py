@@ -20,7 +20,7 @@ LARGEST = 20e6  # bytes of the archive; the tiny base model is 12 MB of it
 def test_a_user_gets_what_the_nodes_need_and_nothing_else(tmp_path):
     listed = set(files())
     assert not {name.split("/")[0] for name in listed} & NOT_FOR_USERS
-    needed = {str(path.relative_to(ROOT).as_posix()) for folder in ("nodes", "trainer", "web", "example_workflows", "samples", "locales")
+    needed = {str(path.relative_to(ROOT).as_posix()) for folder in ("nodes", "trainer", "web", "example_workflows", "subgraphs", "samples", "locales")
               for path in (ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
     top = {"__init__.py", "pyproject.toml", "requirements.txt", "README.md", "CHANGELOG.md", "LICENSE", "SECURITY.md"}
     assert listed == needed | top
