@@ -1,11 +1,12 @@
 """Both of ComfyUI's formats of a workflow from one description of its nodes: the editor's, with places, groups, notes and
 subgraphs, and the API's."""
+import json
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3"}
 SEEDS = {"seed", "noise_seed"}  # the page adds what becomes of them after a run, where a node does not say otherwise
-TITLE, SLOT, WIDGET, TEXT = 30, 20, 24, 110  # heights in pixels of a node's parts; TEXT is a field of many lines
+TITLE, SLOT, WIDGET, TEXT = 30, 20, 27, 110  # heights in pixels of a node's parts; TEXT is a field of many lines
 GAP = 44  # between columns
 LANE = 16  # between links that pass over columns
 NOTE = 940  # width of a workflow's note
@@ -123,7 +124,9 @@ class Graph:
         return Output(None, list(self.given).index(name), self.given[name])
 
     def id(self) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"pairlora {self.name}"))
+        """Of a subgraph, by what is in it: pasted into another workflow it must not be taken for one of that."""
+        content = self.name, self.api(outer=lambda name: [name, 0]), list(self.given), list(self.gives)
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(content)))
 
     def _add(self, node: Node) -> Node:
         self.nodes.append(node)
@@ -249,6 +252,17 @@ class Graph:
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"pairlora {self.name} {side} {name}"))
 
 
+def blueprint(node: Node) -> dict:
+    """What ComfyUI wants of a subgraph that is offered among the nodes: a workflow with that alone."""
+    node.width, node.height, node.at = node.width or 230, node.height or node.needed_height(), (0, 0)
+    alone = Graph({})
+    alone.nodes = [replace(node, values={}, id=1)]
+    return {
+        "id": node.type, "revision": 0, "last_node_id": 1, "last_link_id": 0, "nodes": alone.saved_nodes(), "links": [],
+        "groups": [], "definitions": {"subgraphs": [node.inside.saved_subgraph()]}, "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Group:
     """Columns of nodes with a title, each a width in pixels and what is in it from top to bottom."""
@@ -331,4 +345,10 @@ def _reroutes(graph: Graph, lanes: list[Output], column_of: dict[Node, int], lef
             points.append(point)
             before = point["id"]
             ends |= dict.fromkeys(through, before)
+        for number, o, node, place in graph.links():
+            height = node.at[1] + SLOT // 2 + SLOT * place
+            if o == output and number in ends and height > FAR:  # straight down in the gap, too
+                below = [lefts[column_of[node]] - GAP // 2, height]
+                points.append({"id": len(points) + 1, "pos": below, "linkIds": [number], "parentId": ends[number]})
+                ends[number] = points[-1]["id"]
     return points, ends

@@ -1,4 +1,5 @@
-"""The recipe of example_workflows/ and of the same prompts in demo/workflows/: `python3 demo/host.py demo/make_workflows.py`.
+"""The recipe of example_workflows/, of the same prompts in demo/workflows/ and of the blueprints in subgraphs/:
+`python3 demo/host.py demo/make_workflows.py`.
 
 Files, addresses and the nodes that sample a model are those of ComfyUI's own workflow template for it.
 """
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import Client
-from editor import Graph, Group, Node, Output, UnknownNode, saved
+from editor import Graph, Group, Node, Output, UnknownNode, blueprint, saved
 from host import ROOT, Host, Server
 
 BLUE, AMBER, GREEN = "#3f789e", "#b58b2a", "#88aa88"
@@ -66,7 +67,7 @@ TOY = """## {title} in {minutes} minutes, on any computer
 
 **Your own edit**: put {files} into a folder of ComfyUI's *input* and, if you like, the instruction as *photo001.txt* beside them. Choose that folder in *Load Paired Dataset*, and a second one as pairs that are not trained on; or take the wire out of *held_out*, connect the first dataset to *Before and after*, and write *held-out* there.
 
-**A real model**: open the PairLoRA template that is named after it; it has the right nodes and settings. To exchange the toy here instead, put the loaders of FLUX.1 Kontext in place of *Tiny Demo Model*, then set *resolution* to 1024 and *background* to *as LoadImage* in both datasets, *learning_rate* to 0.0001, *batch_size* to 1 and *timesteps* back to *family default*.
+**A real model**: open the PairLoRA template that is named after it; it has the right nodes and settings. To exchange the toy here instead, put that model's loaders in place of *Tiny Demo Model* and the node *PairLoRA before and after* with its name in place of *Before and after*, then set *resolution* to 1024 and *background* to *as LoadImage* in both datasets, *learning_rate* to 0.0001, *batch_size* to 1 and *timesteps* back to *family default*.
 """
 
 
@@ -103,7 +104,7 @@ def toy(known: dict, slug: str, lora: str, references: int, note: str, **trainin
         return graph.node("PairLoRADataset", title, id=id, tall=660, folder=folder, resolution=128, background="white")
 
     pairs = dataset("Load Paired Dataset", f"samples/{slug}", 2)
-    settings = graph.node("PairLoRASettings", id=3, tall=360, batch_size=4, timesteps="uniform", save_as="float32",
+    settings = graph.node("PairLoRASettings", id=3, batch_size=4, timesteps="uniform", save_as="float32",
                           hold_out="a tenth", hand_on="best")  # fmt: skip
     held_out = dataset("Load Paired Dataset (not trained on)", f"samples/{slug}-held-out", 5)
     train = graph.node("PairLoRATrain", id=4, tall=640, model=base["model"], clip=base["clip"], vae=base["vae"],
@@ -204,7 +205,7 @@ def edit(
     folder = folder or ("samples/background-removal" if references == 1 else "samples/try-on")
     pairs = graph.node("PairLoRADataset", tall=660, folder=folder, resolution=resolution, background=background)
     base = load(graph)
-    chosen = graph.node("PairLoRASettings", tall=360, timesteps="family default", save_as="float32", hold_out="a tenth",
+    chosen = graph.node("PairLoRASettings", timesteps="family default", save_as="float32", hold_out="a tenth",
                         hand_on="best", **settings)  # fmt: skip
     train = graph.node("PairLoRATrain", tall=640, model=base.model, clip=base.clip, vae=base.vae, dataset=pairs["dataset"],
                        settings=chosen["settings"], steps=steps, learning_rate=learning_rate, name=lora, continue_from="none")  # fmt: skip
@@ -435,7 +436,7 @@ def training_adapter(known: dict) -> Workflow:
     graph = Graph(known)
     pictures = graph.node("PairLoRADataset", tall=660, folder="my_style", background="as LoadImage")
     base = separate(graph, Z_IMAGE_TURBO, [QWEN3_4B], "lumina2", FLUX_VAE)
-    settings = graph.node("PairLoRASettings", tall=360, rank=32, timesteps="family default", save_as="float32",
+    settings = graph.node("PairLoRASettings", rank=32, timesteps="family default", save_as="float32",
                           hold_out="a tenth", hand_on="best")  # fmt: skip
     adapter = graph.node("LoraLoaderModelOnly", "Training adapter", [ADAPTER], model=base.model, lora_name=ADAPTER[0],
                          strength_model=1.0)  # fmt: skip
@@ -475,7 +476,7 @@ CHECKPOINTS = """## Compare checkpoints and strengths of a training
 2. *Checkpoints of a Run* gives out the model with each of them at each of its *strengths*, and *Before and after* makes a picture with each of the sample named in *which*.
 3. **Before / After** shows them as a grid of checkpoints and strengths. Click a picture to see it large, and keep its checkpoint as a LoRA.
 
-For another model put its loaders in place of *Tiny Demo Model*, and exchange *Before and after* by that of the model's own PairLoRA workflow. To look at a LoRA that is trained already, write its name into *Checkpoints of a Run* in place of the wire.
+For another model put its loaders in place of *Tiny Demo Model*, and exchange *Before and after* by the one for that model: it is among the nodes as *PairLoRA before and after*, with the model's name. To look at a LoRA that is trained already, write its name into *Checkpoints of a Run* in place of the wire.
 """
 
 
@@ -486,7 +487,7 @@ def checkpoints(known: dict) -> Workflow:
         graph.node("PairLoRADataset", title, tall=660, folder=f"samples/{folder}", resolution=128, background="white")
         for title, folder in ((None, "background-removal"), ("Pairs that are not trained on", "background-removal-held-out"))
     )
-    settings = graph.node("PairLoRASettings", tall=360, batch_size=4, timesteps="uniform", save_as="float32",
+    settings = graph.node("PairLoRASettings", batch_size=4, timesteps="uniform", save_as="float32",
                           hold_out="a tenth", hand_on="best", checkpoint_steps=250)  # fmt: skip
     train = graph.node("PairLoRATrain", tall=640, model=base["model"], clip=base["clip"], vae=base["vae"],
                        dataset=pairs["dataset"], settings=settings["settings"], held_out=held_out["dataset"], learning_rate=0.002,
@@ -588,6 +589,14 @@ WORKFLOWS: dict[str, tuple[str, Callable[[dict], Workflow]]] = {
 }
 
 
+# Whose subgraph is offered as a blueprint too, to be put into a workflow of the user's, and its name.
+BLUEPRINTS = {
+    "kontext": "FLUX.1 Kontext", "flux2-klein": "FLUX.2 klein base", "flux2-dev": "FLUX.2 dev",
+    "qwen-2509": "Qwen-Image-Edit 2509", "qwen-2511": "Qwen-Image-Edit 2511", "longcat": "LongCat-Image-Edit",
+    "pix2pix": "SD 1.5 InstructPix2Pix", "style": "Z-Image",
+}  # fmt: skip
+
+
 def template(slug: str) -> Path:
     """The file of an example workflow."""
     return ROOT / f"example_workflows/PairLoRA - {WORKFLOWS[slug][0]}.json"
@@ -598,11 +607,17 @@ def prompt(slug: str) -> Path:
     return ROOT / f"demo/workflows/{slug}.api.json"
 
 
-def made(slug: str, known: dict) -> tuple[dict, dict]:
-    """An example workflow and its prompt, for a ComfyUI that ``known``, its /object_info, tells of; raises UnknownNode."""
+def made(slug: str, known: dict) -> dict[Path, dict]:
+    """Files with what is in them: an example workflow, its prompt and perhaps a blueprint, for a ComfyUI that ``known``, its
+    /object_info, tells of; raises UnknownNode."""
     title, make = WORKFLOWS[slug]
     workflow = make(known)
-    return saved(title, workflow.graph, workflow.groups, workflow.note, workflow.note_height), workflow.graph.api()
+    content = saved(title, workflow.graph, workflow.groups, workflow.note, workflow.note_height)
+    files = {template(slug): content, prompt(slug): workflow.graph.api()}
+    if slug in BLUEPRINTS:
+        node = next(node for node in workflow.graph.nodes if node.inside)
+        files[ROOT / f"subgraphs/PairLoRA before and after ({BLUEPRINTS[slug]}).json"] = blueprint(node)
+    return files
 
 
 def main() -> None:
@@ -612,7 +627,7 @@ def main() -> None:
             known = Client(server.url).get("/object_info")
     for slug in WORKFLOWS:
         try:
-            for file, content in zip((template(slug), prompt(slug)), made(slug, known)):
+            for file, content in made(slug, known).items():
                 file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             print(slug)
         except UnknownNode as missing:

@@ -22,6 +22,8 @@ from .dataset import linked
 SHEET = 0  # the output
 FOLDER = "pairlora/before_after"  # in ComfyUI's output folder
 
+routes = PromptServer.instance.routes
+
 
 def pictures(batches: list[torch.Tensor] | None) -> list[torch.Tensor]:
     """Every image (height, width, 3) of a list of (n, height, width, channels) batches in 0..1."""
@@ -43,7 +45,7 @@ def compared(asked: dict) -> dict:
     return {"images": images}
 
 
-answer("/pairlora/compared", PromptServer.instance.routes.get, compared)
+answer("/pairlora/compared", routes.get, compared)
 
 
 class PairLoRABeforeAfter(io.ComfyNode):

@@ -107,7 +107,6 @@ class Telling(Listener):
         self.told["plan"] = str(plan)
 
     def step(self, step: int, loss: float) -> None:
-        self.bar.update_absolute(step, self.steps)
         self.told |= {"step": step, "loss": loss}
         now = time.monotonic()
         self.done.append(now)
@@ -116,6 +115,7 @@ class Telling(Listener):
             logging.info(f"PairLoRA: {text}")
         first = step <= WHOLE and self.client not in pages  # which draws the history
         if first or step == self.steps or now - self.sent >= PAUSE:
+            self.bar.update_absolute(step, self.steps)
             self._send(text)
 
     def score(self, step: int, loss: float) -> None:

@@ -3,10 +3,8 @@ import copy
 import json
 import zlib
 
-from host import ROOT
-from make_workflows import template
+from make_workflows import prompt, template
 
-DEMO = json.loads((ROOT / "demo/workflows/background-removal.api.json").read_text(encoding="utf-8"))
 EXAMPLE = json.loads(template("background-removal").read_text(encoding="utf-8"))
 
 
@@ -31,22 +29,19 @@ def training(name: str, steps: int, folder="samples/background-removal-held-out"
 
 
 def grid(name: str, steps: int, strengths: str) -> dict:
-    """The demo's prompt, in the API format, with each checkpoint of its training at each of the strengths on one sample in
-    place of one LoRA on all of them."""
-    prompt = copy.deepcopy(DEMO)
-    for inputs in (prompt["2"]["inputs"], prompt["5"]["inputs"]):
+    """The example's prompt, in the API format and made small, that samples each checkpoint of a training at each of the
+    strengths; without subgraphs, which the page does not load from that format."""
+    graph = json.loads(prompt("checkpoints").read_text(encoding="utf-8").replace('"7:', '"'))
+    of = {kind: [node["inputs"] for node in graph.values() if node["class_type"] == kind] for kind in {n["class_type"] for n in graph.values()}}
+    for inputs in of["PairLoRADataset"]:
         inputs["resolution"] = 64
-    prompt["3"]["inputs"] |= {"batch_size": 1, "seed": zlib.crc32(name.encode()), "hold_out": "none"}
-    prompt["4"]["inputs"] |= {"steps": steps, "name": name}
-    del prompt["4"]["inputs"]["held_out"]
-    prompt["6"]["inputs"]["which"] = "test001"
-    stages = {"model": ["1", 0], "lora": ["4", 2], "strengths": strengths}
-    prompt["16"] = {"class_type": "PairLoRACheckpoints", "inputs": stages}
-    prompt["12"]["inputs"]["model"] = ["16", 0]  # the sampler runs once for each
-    prompt["15"]["inputs"]["names"] = ["16", 1]
-    for sampler in ("11", "12"):
-        prompt[sampler]["inputs"]["steps"] = 4
-    return prompt
+    for inputs in of["KSampler"]:
+        inputs["steps"] = 4
+    of["PairLoRASettings"][0] |= {"batch_size": 1, "seed": zlib.crc32(name.encode()), "hold_out": "none"}
+    of["PairLoRATrain"][0] |= {"steps": steps, "name": name}
+    del of["PairLoRATrain"][0]["held_out"]
+    of["PairLoRACheckpoints"][0]["strengths"] = strengths
+    return graph
 
 
 def load(page, graph: dict) -> None:

@@ -1,4 +1,4 @@
-// The runs that lie on this machine, with the room that they take, and removing one.
+// The runs that lie on this machine, with the room that they take; showing and removing one.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { el, post } from "./dom.js";
@@ -10,10 +10,11 @@ export function size(bytes) {
   return `${Number((bytes / 1000 ** power).toPrecision(3))} ${[t("bytes"), "kB", "MB", "GB", "TB"][power]}`;
 }
 
-/** A button, and the list that it opens. `onRemoved` is called after a run has been removed. */
+/** A button, and the list that it opens. `onShow` is called with the key of a run that is to be shown, `onRemoved` after one
+ * has been removed. */
 export class Runs {
-  constructor(onRemoved) {
-    this.onRemoved = onRemoved;
+  constructor(onShow, onRemoved) {
+    Object.assign(this, { onShow, onRemoved });
     this.button = el("button", { textContent: t("Runs"), title: t("All runs on this machine"), type: "button", ariaExpanded: "false" });
     this.button.onclick = () => this.toggle();
     this.element = el("div", { className: "pairlora-runs", hidden: true });
@@ -60,8 +61,10 @@ export class Runs {
       await this.list(error);
       if (!error) this.onRemoved();
     };
+    const show = el("button", { textContent: t("Show"), type: "button", ariaLabel: t("Show the run {name} {key} here", { name, key }) });
+    show.onclick = () => this.onShow(key);
     const about = { step, size: size(bytes) };
     const state = finished.includes(step) ? t("finished at step {step}, {size}", about) : t("at step {step}, {size}", about);
-    return el("div", {}, el("b", { textContent: name }), el("span", { textContent: state }), remove);
+    return el("div", {}, el("b", { textContent: name }), el("span", { textContent: state }), show, remove);
   }
 }

@@ -41,7 +41,7 @@ class TrainWidget {
     this.asks = asks().map(([what, textContent, title, meanwhile]) =>
       el("button", { textContent, title, type: "button", onclick: () => this.ask(what, meanwhile) }));
     this.answer = el("output");
-    this.runs = new Runs(() => this.follow());
+    this.runs = new Runs((key) => this.choose(key), () => this.follow());
     this.buttons = el("div", { className: "pairlora-buttons" }, ...this.asks, this.runs.button, this.answer);
     this.chart = new Chart();
     this.strip = new Strip();
@@ -111,6 +111,16 @@ class TrainWidget {
     this.tick();
   }
 
+  /** Show a run that was chosen, until the node trains one. */
+  choose(key) {
+    if (this.training) return this.said(t("This node shows its own run while it trains."));
+    Object.assign(this, { spoken: false, told: {} });
+    this.say("");
+    this.warnings.replaceChildren();
+    this.runs.toggle();
+    this.follow(key);
+  }
+
   /** Look now, and again while it is seen. A page that is not looked at asks for nothing. */
   async tick() {
     clearTimeout(this.timer);
@@ -159,7 +169,7 @@ class TrainWidget {
     this.say(text, failed);
     this.warnings.replaceChildren(...warnings.map((warning) => el("p", { className: "pairlora-warning", textContent: warning })));
     if (key && key !== this.key) this.follow(key);
-    else if (this.visible && (ended || !this.found?.training)) this.tick();
+    else if ((ended || !this.found?.training) && this.visible) this.tick();
     this.draw();
   }
 
@@ -198,7 +208,6 @@ class TrainWidget {
     const verdict = (live && told.verdict) || (!training && has && found.finished.at(-1)?.lines?.[0]) || "";
     this.verdict.textContent = verdict;
     this.verdict.hidden = !verdict;
-    this.buttons.hidden = !this.key && !this.runs.open && !has;
     for (const button of this.asks) button.hidden = !training;
     if (this.asked && !training) this.said("");
     this.buttons.title = training ? t("Cancel loses nothing: the same queue goes on from there.") : "";
@@ -258,12 +267,15 @@ async function show({ prompt, workflow, node, ...told }) {
   if (await isOnScreen(prompt, workflow)) widgets.get(nodeAt(node))?.show(told);
 }
 
+/** Whether a training that has ended was shown by its node before another run, which it shows now. */
+const isPast = ({ node, ended, key }) => ended && shownBy(nodeAt(node) ?? {}).slice(0, -1).includes(key);
+
 /** Ask what was told of this workflow: when it has been loaded, and when the server has been away. */
 async function ask() {
   known = api.clientId;
   const response = await api.fetchApi(`/pairlora/told?${new URLSearchParams({ workflow: app.graph.id, client: known })}`);
   const { told } = await response.json();
-  await Promise.all(told.map(show));
+  await Promise.all(told.filter((word) => !isPast(word)).map(show));
   const nodes = new Set(told.map(({ node }) => nodeAt(node)));
   for (const [node, widget] of widgets) {
     if (widget.ended || nodes.has(node)) continue;

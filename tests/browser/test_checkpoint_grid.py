@@ -63,7 +63,7 @@ def test_each_checkpoint_at_each_strength_opens_and_is_kept(page, cells, server,
 
 def test_two_trainings_beside_each_other(page, renderer, screenshot):
     prompt = grid("grid", STEPS[-1], "1")
-    prompt["16"]["inputs"] |= {"lora2": "other", "most": 2}
+    prompt["6"]["inputs"] |= {"lora2": "other", "most": 2}
     cells = show(page, prompt)
     assert cells.locator("th[scope=colgroup]").all_inner_texts() == [LORA, "other"]
     assert cells.locator("th[scope=col]").all_inner_texts() == ["strength", "step 40", "step 60", "step 20"]
@@ -81,7 +81,7 @@ def test_two_trainings_beside_each_other(page, renderer, screenshot):
 def test_a_cell_that_is_used_is_written_where_its_lora_is_loaded(page, renderer, screenshot):
     prompt = grid("grid", STEPS[-1], ", ".join(STRENGTHS))
     load = {"model": ["1", 0], "strength": 1.5, "strength_model": 1.5}
-    loaders = {"mine": ("PairLoRALoad", LORA), "other": ("PairLoRALoad", "grid"), "linked": ("PairLoRALoad", ["4", 2]),
+    loaders = {"mine": ("PairLoRALoad", LORA), "other": ("PairLoRALoad", "grid"), "linked": ("PairLoRALoad", ["5", 2]),
                "own": ("LoraLoaderModelOnly", f"{LORA}_step40_02.safetensors")}  # fmt: skip
     for number, (kind, lora) in enumerate(loaders.values(), 20):
         prompt[str(number)] = {"class_type": kind, "inputs": {**load, "lora": lora, "lora_name": lora}}

@@ -3,7 +3,7 @@ import re
 import time
 
 import pytest
-from graphs import load, queue, set_widget, switch, training, wait_until_ready
+from graphs import alone, load, queue, set_widget, switch, training, wait_until_ready
 
 from host import Server
 
@@ -154,6 +154,30 @@ def test_a_training_in_a_subgraph_is_shown_on_its_node(page, renderer):
     assert page.evaluate(text) == NOTHING
     queue(page)
     page.wait_for_function(f"({text})().includes('.safetensors: 6 samples')", timeout=120_000)
+
+
+def test_a_run_in_a_subgraph_is_there_after_a_reload(page, renderer, screenshot):
+    load(page, training(unique("deep"), 30, "samples/background-removal"))
+    page.evaluate("app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(({type}) => type === 'PairLoRATrain')))")
+    page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()")
+    queue(page)
+    inside = """() => [...app.graph.subgraphs.values()].flatMap(({nodes}) => nodes).find(({type}) => type === "PairLoRATrain")
+        .widgets.find(({name}) => name === "progress").element.querySelector(".pairlora-text").textContent"""
+    page.wait_for_function(f"({inside})().includes('.safetensors: 22 samples')", timeout=120_000)
+    page.wait_for_timeout(2000)  # until the page has kept its workflow
+    page.reload()
+    wait_until_ready(page)
+    page.wait_for_function("app.graph.subgraphs.size === 1")
+    page.evaluate("app.canvas.setGraph([...app.graph.subgraphs.values()][0])")
+    page.evaluate("app.canvas.ds.scale = 0.8, app.canvas.ds.offset = [100, 100], app.canvas.setDirty(true, true)")
+    panel = page.locator(".pairlora-train")
+    wait_for(panel, REPORT)
+    panel.get_by_text(re.compile(r"^step 30 · .* s a step · run: ")).wait_for()
+    page.wait_for_function("""[...document.querySelectorAll(".pairlora-strip img"), document.querySelector(".pairlora-plot canvas")]
+        .every(picture => picture?.naturalWidth || picture?.width)""")
+    assert panel.get_by_label("Step of the pictures").get_attribute("max") == "2"
+    screenshot("a subgraph after a reload")
+    page.evaluate("app.canvas.setGraph(app.graph)")
 
 
 def keys(page):
@@ -379,7 +403,7 @@ def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     page.unroute("**/pairlora/run?*")
 
 
-def test_a_click_takes_the_advice_and_a_run_can_be_removed(page, panel):
+def test_a_click_takes_the_advice_and_a_run_can_be_shown_and_removed(page, panel, screenshot):
     name = unique("advised")
     load(page, training(name, 3))
     panel.get_by_text("about 300 for these 6 pairs").click()
@@ -389,61 +413,81 @@ def test_a_click_takes_the_advice_and_a_run_can_be_removed(page, panel):
     queue(page)
     wait_for(panel, REPORT)
     [key] = keys(page)
+    alone(page, "PairLoRATrain")  # which has trained nothing
+    wait_for(panel, NOTHING)
     panel.get_by_text("Runs", exact=True).click()
+    panel.get_by_label(f"Show the run {name} {key} here").click()
+    wait_for(panel, re.compile("^6 samples, 3 steps"))
+    panel.locator(".pairlora-plot canvas").wait_for()
+    assert keys(page) == [key]
+    panel.get_by_text("Runs", exact=True).click()
+    screenshot("runs")
     remove = panel.get_by_label(f"Remove the run {name} {key}")
     remove.click()
     page.get_by_role("dialog").get_by_text("the LoRAs in the loras folder stay").wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Delete").evaluate("button => button.click()")  # a toast may lie over it
     remove.wait_for(state="detached")
+    wait_for(panel, f"The run {key} is not on this machine.")
     assert page.evaluate("key => fetch(`/api/pairlora/run?key=${key}&from=0`).then(({status}) => status)", key) == 404
 
 
+def longest_of_the_pack(profile):
+    """Milliseconds that its code ran without a pause, by a CDP profile."""
+    nodes = {node["id"]: node for node in profile["nodes"]}
+    own = {node["id"] for node in profile["nodes"] if "/extensions/pairlora/" in node["callFrame"]["url"]}
+    below = [child for node in own for child in nodes[node].get("children", [])]
+    while below:
+        own.update(below)
+        below = [child for node in below for child in nodes[node].get("children", [])]
+    longest = run = 0
+    for sample, passed in zip(profile["samples"], profile["timeDeltas"][1:] + [0], strict=True):  # until the next sample
+        run = run + passed if sample in own else 0
+        longest = max(longest, run)
+    return longest / 1000
+
+
+@pytest.mark.slow
 def test_20000_steps_leave_memory_flat_and_frames_quick(page, panel):
-    """A run that is told by the server in 400 parts, while events come, as in hours of training."""
-    key, parts = "0123456789", []
-
-    def answer(route):
-        begin = int(re.search(r"from=(\d+)", route.request.url)[1])
-        told = begin // 50
-        lines = [] if told >= len(parts) else [
-            {"step": step, "loss": 1 / step + 0.01 * (step % 7), "norm": 1, "rate": 1e-4, "seconds": step * 0.1,
-             **({"held_out": 0.5} if step % 50 == 0 else {})}
-            for step in range(told * 50 + 1, told * 50 + 51)
-        ]  # fmt: skip
-        route.fulfill(json={
-            "key": key, "subfolder": "pairlora/x", "next": begin + len(lines), "lines": lines, "previews": [], "inputs": [],
-            "checkpoints": [*range(250, begin + 1, 250)], "finished": [], "copies": [], "training": True, "size": 1,
-        })  # fmt: skip
-
-    page.route("**/pairlora/run?*", answer)
-    parts.extend(range(40))
-    load(page, training(unique("long"), ENDLESS))
+    """As in hours of training, and faster: the server keeps the metrics, tells the page by its websocket and gives them out.
+    Single longer frames are the page's own: it has as many with the panel hidden. The pack's code never holds one up."""
+    load(page, training(unique("long"), 20_000))
     cdp = page.context.new_cdp_session(page)
     cdp.send("Performance.enable")
+    cdp.send("Profiler.enable")
 
     def heap():
         cdp.send("HeapProfiler.collectGarbage")
         return {metric["name"]: metric["value"] for metric in cdp.send("Performance.getMetrics")["metrics"]}["JSHeapUsedSize"]
 
-    page.evaluate("""key => {
-        const node = app.graph.getNodeById(4);
-        node.properties.pairlora_run = key;
-        node.onConfigure(node.serialize());
-        window.frames = [];
-        let before = performance.now();
-        const frame = now => (frames.push(now - before), before = now, window.counting !== false && requestAnimationFrame(frame));
-        window.counting = true, requestAnimationFrame(frame);
-    }""", key)
-    reached = "step => document.querySelector('.pairlora-numbers').textContent.includes(`step ${step} `)"
-    page.wait_for_function(reached, arg=2000, timeout=60_000)
-    page.wait_for_timeout(1000)
+    page.evaluate(
+        """async key => {
+            window.frames = [], window.counting = {};
+            const now = window.counting;
+            let before = performance.now();
+            const frame = at => (frames.push(at - before), before = at, window.counting === now && requestAnimationFrame(frame));
+            requestAnimationFrame(frame);
+            const inputs = {key, steps: 20000, seconds: 20};
+            await app.api.fetchApi("/prompt", {method: "POST", body: JSON.stringify({
+                prompt: {4: {class_type: "PairLoRATestLongRun", inputs}}, client_id: app.api.clientId,
+                extra_data: {extra_pnginfo: {workflow: {id: app.graph.id}}},
+            })});
+        }""",
+        f"{time.time_ns():x}"[-10:],
+    )  # fmt: skip
+    reached = "step => Number(document.querySelector('.pairlora-numbers').textContent.match(/step (\\d+)/)?.[1]) >= step"
+    page.wait_for_function(reached, arg=2000, timeout=60_000, polling=500)
     early = heap()
+    cdp.send("Profiler.start")
     page.evaluate("window.frames.length = 0")
-    parts.extend(range(40, 400))
-    page.wait_for_function(reached, arg=20_000, timeout=120_000)
-    page.wait_for_timeout(1000)
-    frames = sorted(page.evaluate("(window.counting = false, window.frames)"))
-    late = heap()
-    page.unroute("**/pairlora/run?*")
+    page.wait_for_function(reached, arg=19_000, timeout=120_000, polling=500)
+    frames = sorted(page.evaluate("window.frames"))
+    own = longest_of_the_pack(cdp.send("Profiler.stop")["profile"])
+    page.wait_for_function(reached, arg=20_000, timeout=20_000)
+    wait_for(panel, "long.safetensors: 20000 steps")
+    late, most = heap(), frames[len(frames) * 95 // 100]
+    page.evaluate("window.counting = null")
+    print(f"{early / 1e6:.1f} MB, then {late / 1e6:.1f} MB; 95 % of {len(frames)} frames up to {most:.0f} ms, the longest "
+          f"{frames[-1]:.0f} ms; the pack up to {own:.0f} ms")  # fmt: skip
     assert late - early < 8e6, f"{early / 1e6:.0f} MB became {late / 1e6:.0f} MB"
-    assert frames[len(frames) * 95 // 100] < 50, frames[-10:]
+    assert most < 50, frames[-10:]
+    assert 0 < own < 50

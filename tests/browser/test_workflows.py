@@ -5,7 +5,7 @@ import json
 import pytest
 from graphs import load
 
-from make_workflows import WORKFLOWS, made, prompt, template
+from make_workflows import BLUEPRINTS, WORKFLOWS, made, prompt, template
 
 WIDEST = 1900  # pixels of all groups together
 
@@ -59,8 +59,8 @@ def test_the_page_converts_it_to_its_prompt(page, renderer, slug):
 
 
 def test_the_files_are_those_of_the_recipe(slug, known):
-    workflow, twin = made(slug, known)
-    assert (workflow, twin) == (read(template(slug)), read(prompt(slug))), "run demo/make_workflows.py"
+    for file, content in made(slug, known).items():
+        assert content == read(file), f"run demo/make_workflows.py for {file.name}"
 
 
 BOXES = """async () => {
@@ -135,6 +135,12 @@ def test_no_title_is_cut(page, slug):
     assert page.evaluate(CUT) == []
 
 
+@pytest.mark.parametrize("name", BLUEPRINTS.values())
+def test_a_blueprint_is_offered_among_the_nodes(page, name):
+    listed = page.evaluate("() => fetch('/api/global_subgraphs').then(answer => answer.json())")
+    assert f"PairLoRA before and after ({name})" in {entry["name"] for entry in listed.values()}
+
+
 LINKS = """() => [...app.graph.links.values()].filter(link => link.type.startsWith("PAIRLORA_")).map(link =>
     [link.type, LGraphCanvas.link_type_colors[link.type], app.canvas.default_connection_color_byType[link.type]])"""
 SLOTS = """() => [...document.querySelectorAll("[data-node-id] [style*='--color-datatype-PAIRLORA_']")].map(
@@ -145,7 +151,7 @@ def test_links_of_the_packs_own_kinds_have_colours(page, renderer):
     load(page, read(template("background-removal")))
     page.wait_for_timeout(1000)
     found = page.evaluate(LINKS)
-    assert {kind for kind, *_ in found} == {"PAIRLORA_DATASET", "PAIRLORA_SETTINGS"}
-    assert all(link == slot and link.startswith("#") for _, link, slot in found)
+    colours = {"PAIRLORA_DATASET": "#4dd0e1", "PAIRLORA_SETTINGS": "#d7b48c"}
+    assert {kind: {link, slot} for kind, link, slot in found} == {kind: {colour} for kind, colour in colours.items()}
     if renderer == "vue":
         assert set(page.evaluate(SLOTS)) == {"rgb(77, 208, 225)", "rgb(215, 180, 140)"}
