@@ -7,7 +7,7 @@ import pytest
 from host import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ORDER = ["Models", "Install into ComfyUI", "Try it", "Example workflows", "Your own edit", "Training", "Nodes", "Troubleshooting", "How it works"]
+ORDER = ["Models", "Install into ComfyUI", "Try it", "Your own edit", "Training", "Nodes", "Troubleshooting", "How it works"]
 
 
 def texts() -> list[str]:
