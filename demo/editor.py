@@ -312,7 +312,8 @@ def saved(title: str, graph: Graph, groups: list[Group], note: str, note_height:
     extra["linkExtensions"] = [{"id": link, "parentId": reroute} for link, reroute in ends.items()]
     subgraphs = {node.type: node.inside for node in graph.nodes if node.inside is not None}
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"pairlora {title}")), "revision": 0, "last_node_id": nodes[-1]["id"],
+        "id": str(uuid.UUID(int=0)),  # none: each time it is opened it is another workflow, see web/graph.js
+        "revision": 0, "last_node_id": nodes[-1]["id"],
         "last_link_id": len(links), "nodes": nodes, "links": links, "groups": boxes,
         "definitions": {"subgraphs": [inside.saved_subgraph() for inside in subgraphs.values()]},
         "config": {}, "extra": extra, "version": 0.4,

@@ -14,7 +14,7 @@ def training(name: str, steps: int, folder="samples/background-removal-held-out"
     graph = copy.deepcopy(EXAMPLE)
     graph["nodes"] = [node for node in graph["nodes"] if node["id"] <= 4]
     graph["links"] = [link for link in graph["links"] if link[1] <= 4 and link[3] <= 4]
-    graph["groups"], graph["definitions"], graph["extra"] = [], {}, {"ds": graph["extra"]["ds"]}
+    graph["groups"], graph["definitions"], graph["extra"] = [], {}, {"ds": {"scale": 0.55, "offset": [60, 340]}}
     kept = {link[0] for link in graph["links"]}
     for node in graph["nodes"]:
         for given in node["inputs"]:
