@@ -66,6 +66,7 @@ def test_two_trainings_beside_each_other(page, renderer, screenshot):
     prompt = grid("grid", STEPS[-1], "1")
     prompt["6"]["inputs"] |= {"lora2": "other.safetensors", "most": 2}
     cells = show(page, prompt)
+    cells.locator("th[scope=colgroup]").first.wait_for(timeout=240_000)
     assert cells.locator("th[scope=colgroup]").all_inner_texts() == [LORA, "other"]
     assert cells.locator("th[scope=col]").all_inner_texts() == ["strength", "step 40", "step 60", "step 20"]
     cells.locator("img").evaluate_all("all => Promise.all(all.map(image => image.decode()))")
