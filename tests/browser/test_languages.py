@@ -150,10 +150,10 @@ def compared() -> dict:
     return {"version": 0.4, "nodes": nodes, "links": links, "last_node_id": 3, "last_link_id": 5}
 
 
-def test_the_help_page_is_chinese(page, renderer, screenshot):
+def test_the_help_page_is_chinese(page, screenshot):
     alone(page, "PairLoRATrain")
-    page.evaluate("() => { app.canvas.ds.offset = [20, 200]; app.canvas.select(app.graph.nodes[0]); }")  # its tools are above it
-    page.get_by_test_id("info-button").click()
+    page.evaluate("() => { app.canvas.ds.offset = [20, 200]; app.canvas.selectNode(app.graph.nodes[0]); }")  # its tools are above it
+    page.get_by_test_id("info-button").dispatch_event("click")
     page.locator(".node-help-content").get_by_text("好比吹气球").wait_for()
     screenshot("in Chinese, the help page")
 
