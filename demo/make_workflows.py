@@ -45,7 +45,7 @@ def before_and_after(
     if second == "model_with_lora":
         after = inside.input(second)
     else:
-        after = inside.node("PairLoRALoad", model=base, lora=inside.input(second))["model"]
+        after = inside.node("PairLoRALoad", model=base, lora=inside.input(second), strength=1.0)["model"]
     inside.gives = {"before": picture(base), "after": picture(after)}
     starts = {"input": "start", "input1": "start1", "input2": "start2"}
     inside.gives |= {name: samples[start] for name, start in list(starts.items())[:references]}
@@ -564,7 +564,7 @@ def caption(known: dict) -> Workflow:
     groups = [
         Group("1 Pairs", BLUE, ((PAIRS, (pairs,)), (230, (samples,)))),
         Group("2 Caption", AMBER, ((290, (beside, model)), (380, (graph.nodes[4],)))),
-        Group("3 Save pairs", GREEN, ((COMPARE, (saved_pair, shown)),)),
+        Group("3 Save pairs", GREEN, ((400, (saved_pair, shown)),)),
     ]
     return Workflow(graph, groups, CAPTION.format(files=where(QWEN3_VL)))
 

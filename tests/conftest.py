@@ -64,6 +64,19 @@ def _like_windows(request):
 
 
 @pytest.fixture(scope="session")
+def dataset_in(plain):
+    """`dataset_in(folder, resolution=64, ...)`: the PairedDataset there, read so; nothing is kept of its pixels."""
+    dataset = plain("dataset")
+
+    def opened(folder, **options):
+        reading = dataset.Reading(**{"resolution": 64, **options})
+        with plain("cache").Cache() as cache:
+            return dataset.open_dataset(dataset.survey(folder, reading), reading, cache, lambda *_: None)
+
+    return opened
+
+
+@pytest.fixture(scope="session")
 def matrix(request) -> dict[str, dict[str, str]]:
     """Family -> check -> what was seen, printed at the end of the run."""
     return request.config.stash[MATRIX]

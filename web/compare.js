@@ -3,7 +3,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { Comparison, openLarge, sideText } from "./comparison.js";
 import { addPanel, after, el, pictureURL, post } from "./dom.js";
-import { idOf, isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora } from "./graph.js";
+import { NO_ID, idOf, isOnScreen, nodeAt, noteChange, refreshDropdowns, useLora } from "./graph.js";
 import { t } from "./texts.js";
 
 const NODE = "PairLoRABeforeAfter";
@@ -49,8 +49,8 @@ class CompareWidget {
   async look() {
     const { node } = this, look = ++this.looks;
     await new Promise(setTimeout); // until it is in its graph, and a subgraph in the one around it
-    if (!node.graph) return;
-    const workflow = node.graph.rootGraph.id;
+    const workflow = node.graph?.rootGraph.id ?? NO_ID;
+    if (workflow === NO_ID) return;
     try {
       const response = await api.fetchApi(`/pairlora/compared?${new URLSearchParams({ workflow, node: idOf(node) })}`);
       const { images } = await response.json();
@@ -67,6 +67,17 @@ class CompareWidget {
     this.show(images);
     await this.looking;
     properties[WHEN] = Math.max(this.newest, images[0].when ?? 0); // of a cached node, or of the history, they are older
+  }
+
+  /** Newer pages leave of a picture in their history nothing but its file; the server's own has the rest. */
+  async wasTold(images) {
+    const looks = ++this.looks;
+    if (!images[0].side) {
+      const history = await (await api.fetchApi("/history")).json();
+      const all = Object.values(history).flatMap(({ outputs }) => Object.values(outputs).map((output) => output.images));
+      images = all.find((others) => others?.[0]?.side && others[0].filename === images[0].filename);
+    }
+    if (images && looks === this.looks) this.ran(images);
   }
 
   show(images) {
@@ -267,8 +278,8 @@ app.registerExtension({
   },
   onNodeOutputsUpdated(outputs) { // an entry of the history was opened, or another workflow, with what it showed then
     for (const [id, { images } = {}] of Object.entries(outputs)) {
-      const widget = images?.[0]?.side && widgets.get(nodeAt(id));
-      if (widget && JSON.stringify(images) !== JSON.stringify(widget.node.properties[KEPT])) widget.ran(images);
+      const widget = images?.length && widgets.get(nodeAt(id));
+      if (widget && images[0].filename !== widget.node.properties[KEPT]?.[0]?.filename) widget.wasTold(images);
     }
   },
 });

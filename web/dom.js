@@ -43,10 +43,11 @@ export function addPanel(node, name, element, height, most) {
   after(node, "onRemoved", () => {
     removed = [...removed.filter((panel) => panel.element.isConnected), { id: node.id, name, element }];
   });
-  after(node, "onConfigure", () => setTimeout(() => {
+  const replace = () => setTimeout(() => {
     const before = removed.find((panel) => panel.id === node.id && panel.name === name && panel.element.isConnected);
     if (before && !element.isConnected) before.element.replaceWith(element);
-  }, DRAWN));
+  }, DRAWN);
+  for (const event of ["onConfigure", "onAdded"]) after(node, event, replace); // a prompt in the API format configures none
 }
 
 document.head.append(el("link", { rel: "stylesheet", href: new URL("pairlora.css", import.meta.url).href }));

@@ -3,6 +3,8 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
+export const NO_ID = "00000000-0000-0000-0000-000000000000"; // of a workflow that has none
+
 const onScreen = () => app.extensionManager.workflow.activeWorkflow;
 const queued = new Map(); // prompt id -> {workflow, id: of the workflow, nodes: of the prompt}
 let queueing; // the request under way: its prompt may run before it is answered
@@ -82,7 +84,6 @@ export async function refreshDropdowns() {
   }
 }
 
-const NO_ID = "00000000-0000-0000-0000-000000000000";
 app.registerExtension({
   name: "pairlora.graph",
   // examples come without an id of their own; newer ComfyUI gives each one, as 0.3.75 does only where it is missing

@@ -32,6 +32,7 @@ def show(page, prompt):
         app.canvas.ds.offset = [60 - node.pos[0], 90 - node.pos[1]];
         app.graph.setDirtyCanvas(true, true);
     }""", prompt)
+    page.wait_for_timeout(500)  # until the nodes are drawn
     queue(page)
     cells = page.locator(".pairlora-grid")
     cells.wait_for(timeout=240_000)
@@ -63,8 +64,9 @@ def test_each_checkpoint_at_each_strength_opens_and_is_kept(page, cells, server,
 
 def test_two_trainings_beside_each_other(page, renderer, screenshot):
     prompt = grid("grid", STEPS[-1], "1")
-    prompt["6"]["inputs"] |= {"lora2": "other", "most": 2}
+    prompt["6"]["inputs"] |= {"lora2": "other.safetensors", "most": 2}
     cells = show(page, prompt)
+    cells.locator("th[scope=colgroup]").first.wait_for(timeout=240_000)
     assert cells.locator("th[scope=colgroup]").all_inner_texts() == [LORA, "other"]
     assert cells.locator("th[scope=col]").all_inner_texts() == ["strength", "step 40", "step 60", "step 20"]
     cells.locator("img").evaluate_all("all => Promise.all(all.map(image => image.decode()))")

@@ -1,6 +1,7 @@
 """The pack in a page whose language is Chinese, on the canvas renderer and on Nodes 2.0."""
 import json
 import re
+import uuid
 
 import pytest
 from graphs import alone, load, queue, training, wait_until_compared, wait_until_ready
@@ -71,7 +72,7 @@ def test_a_node_is_called_as_in_its_translation(page, renderer, type):
 
 
 def test_the_panels_speak_chinese_while_it_trains_and_after(page, renderer, screenshot):
-    load(page, training(f"chinese_{renderer}", 3))
+    load(page, {**training(f"chinese_{renderer}", 3), "id": str(uuid.uuid4())})  # the page remembers what a node of a workflow has trained
     panel, dataset = page.locator(".pairlora-train"), page.locator(".pairlora-dataset")
     panel.get_by_text(SAID["The loss, pictures of held-out pairs and the report appear here."]).wait_for()
     panel.get_by_text(SAID["Steps:"]).wait_for()
@@ -150,10 +151,10 @@ def compared() -> dict:
     return {"version": 0.4, "nodes": nodes, "links": links, "last_node_id": 3, "last_link_id": 5}
 
 
-def test_the_help_page_is_chinese(page, renderer, screenshot):
+def test_the_help_page_is_chinese(page, screenshot):
     alone(page, "PairLoRATrain")
-    page.evaluate("() => { app.canvas.ds.offset = [20, 200]; app.canvas.select(app.graph.nodes[0]); }")  # its tools are above it
-    page.get_by_test_id("info-button").click()
+    page.evaluate("() => { app.canvas.ds.offset = [20, 200]; app.canvas.selectNode(app.graph.nodes[0]); }")  # its tools are above it
+    page.get_by_test_id("info-button").dispatch_event("click")
     page.locator(".node-help-content").get_by_text("好比吹气球").wait_for()
     screenshot("in Chinese, the help page")
 

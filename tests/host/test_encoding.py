@@ -53,13 +53,12 @@ def encoders(zoo, trainer):
 
 
 @pytest.fixture
-def encoded(encoders, folder, trainer, plain, tmp_path):
+def encoded(encoders, folder, trainer, dataset_in, tmp_path):
     """`encoded()`: the samples of the folder as a run gets them, and how many texts and pictures were encoded for it."""
-    dataset, encoding, families = plain("dataset"), trainer("encoding"), trainer("host.families")
+    encoding, families = trainer("encoding"), trainer("host.families")
 
     def run(family=None, limit=2**40, look=lambda sample: True, guided=(), **reading):
-        with plain("cache").Cache() as cache:
-            opened, _ = dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, lambda *_: None)
+        opened = dataset_in(folder, **reading)
         encoders.clip.texts.clear()
         encoders.vae.pictures = 0
         store = trainer("host.store").Store(tmp_path / "encodings", limit)
@@ -361,14 +360,12 @@ def test_latents_of_another_model_are_refused_before_the_rest_is_encoded(encoded
     assert len(encoders.clip.texts) == 1
 
 
-def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
+def test_a_caption_in_several_parts_is_said(trainer, dataset_in, folder):
     """With ComfyUI's own tokenizer of Stable Diffusion, which reads 77 tokens at a time."""
     import comfy.sd1_clip
 
-    dataset = plain("dataset")
     (folder / "photo3.txt").write_text("a very long caption " * 40)
-    with plain("cache").Cache() as cache:
-        opened, _ = dataset.open_dataset(folder, dataset.Reading(resolution=64), cache, lambda *_: None)
+    opened = dataset_in(folder)
     tokenizer = comfy.sd1_clip.SD1Tokenizer()
     clip = SimpleNamespace(tokenize=tokenizer.tokenize_with_weights)
     warning = trainer("encoding").caption_warning(clip, opened)
@@ -376,8 +373,7 @@ def test_a_caption_in_several_parts_is_said(trainer, encoded, plain, folder):
     assert trainer("encoding").caption_warning(both, opened) is None, "T5, which FLUX.1 follows, reads it at once"
     assert "The caption of photo3" in warning and "77 tokens" in warning and "3 parts" in warning
     (folder / "photo3.txt").write_text("a short one")
-    with plain("cache").Cache() as cache:
-        opened, _ = dataset.open_dataset(folder, dataset.Reading(resolution=64), cache, lambda *_: None)
+    opened = dataset_in(folder)
     assert trainer("encoding").caption_warning(clip, opened) is None
 
 

@@ -117,14 +117,12 @@ def test_the_pixels_are_those_of_load_image(plain, load_image, tmp_path, name):
     assert theirs.shape == ours.shape and np.abs(theirs - ours).max() <= allowed + 1e-3
 
 
-def test_a_dataset_gives_the_pixels_of_load_image(plain, load_image, tmp_path):
+def test_a_dataset_gives_the_pixels_of_load_image(dataset_in, load_image, tmp_path):
     """Through everything that lies between a folder and training; 64 pixels need no scaling."""
     pictures = [with_alpha(RGB).resize((64, 64)), RGB.resize((64, 64)).convert("CMYK")]
     for role, picture, suffix in zip(("start", "end"), pictures, ("png", "tiff")):
         picture.save(tmp_path / f"a_{role}.{suffix}")
-    dataset = plain("dataset")
-    with plain("cache").Cache() as cache:
-        found, _ = dataset.open_dataset(tmp_path, dataset.Reading(resolution=64), cache, lambda *_: None)
+    found = dataset_in(tmp_path)
     load, ffmpeg = load_image
     for name, ours in zip(("a_start.png", "a_end.tiff"), found.images(found.samples[0])):
         assert np.abs(load(name) - ours).max() <= (CHROMA / 255 if ffmpeg else 1e-6)

@@ -513,14 +513,9 @@ def demo(trainer):
 
 
 @pytest.fixture
-def train_demo(trainer, plain, demo, tmp_path):
+def train_demo(trainer, dataset_in, demo, tmp_path):
     """`train_demo(folder, **settings)`: four steps of the demo model on a folder; the result, its folder and what was heard."""
     once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
-
-    def opened(folder):
-        with plain("cache").Cache() as cache:
-            reading = plain("dataset").Reading(resolution=64, background="white")
-            return plain("dataset").open_dataset(folder, reading, cache, lambda *_: None)[0]
 
     def start(folder, output="output", given=None, on_step=lambda folder, step: None, **settings):
         heard = SimpleNamespace(previews=[], warnings=[], copies=[])
@@ -544,7 +539,7 @@ def train_demo(trainer, plain, demo, tmp_path):
         wanted = trainer("loop").Settings(**{"rank": 2, "timesteps": "uniform", **settings})
         where = places.Places(str(tmp_path / output), str(tmp_path / output / "loras"), str(tmp_path / "encodings"))
         with torch.inference_mode():
-            work = job.Job(*demo, opened(folder), wanted, 4, 1e-3, "edit", given and opened(given))
+            work = job.Job(*demo, dataset_in(folder, background="white"), wanted, 4, 1e-3, "edit", given and dataset_in(given, background="white"))
             heard.result = once.train_once(work, where, Hearing())
         (heard.folder,) = (tmp_path / output).glob("pairlora/edit-*")
         return heard

@@ -12,23 +12,18 @@ PAIRS, HELD_OUT = ROOT / "samples/background-removal", ROOT / "samples/backgroun
 
 
 @pytest.fixture(scope="module")
-def train(trainer, plain, tmp_path_factory):
+def train(trainer, dataset_in, tmp_path_factory):
     """`train(folder, steps, learning_rate)`: the note and the report of a training at 64 pixels, two pairs a step."""
     once, job, places, listener = (trainer(f"run.{name}") for name in ("once", "job", "places", "listener"))
     with torch.inference_mode():
         demo = trainer("host.demo_model").load()
-
-    def opened(folder):
-        with plain("cache").Cache() as cache:
-            reading = plain("dataset").Reading(resolution=64, background="white")
-            return plain("dataset").open_dataset(folder, reading, cache, lambda *_: None)[0]
 
     def start(folder, steps, learning_rate, **settings):
         place = tmp_path_factory.mktemp("run")
         where = places.Places(str(place), str(place / "loras"), str(place.parent / "encodings"))
         wanted = trainer("loop").Settings(batch_size=2, timesteps="uniform", **settings)
         with torch.inference_mode():
-            work = job.Job(*demo, opened(folder), wanted, steps, learning_rate, "edit", opened(HELD_OUT))
+            work = job.Job(*demo, dataset_in(folder, background="white"), wanted, steps, learning_rate, "edit", dataset_in(HELD_OUT, background="white"))
             result = once.train_once(work, where, listener.Listener())
         print(result.report)
         return json.loads(next(place.glob(f"pairlora/*/step{steps}.json")).read_text()), result.report
