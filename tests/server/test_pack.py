@@ -26,7 +26,9 @@ def test_inputs_keep_their_order(client):
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"]  # fmt: skip
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
     assert inputs("PairLoRACollect")[:2] == ["conditioning", "latent"]
-    assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
+    assert inputs("PairLoRASettings")[:17] == [
+        "rank", "batch_size", "seed", "timesteps", "save_as", "accumulation", "warmup", "cooldown", "hold_out", "hand_on", "previews",
+        "checkpoint_steps", "checkpoint_minutes", "bias", "loss", "layers", "layer_pattern"]  # fmt: skip
     assert inputs("PairLoRABeforeAfter")[:8] == [
         "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
     assert inputs("PairLoRACheckpoints")[:3] == ["model", "lora", "strengths"]
@@ -53,3 +55,9 @@ def test_the_template_browser_lists_the_examples(client):
     names = next(names for pack, names in found.items() if "pairlora" in pack.lower())
     assert sorted(names) == ["background_removal", "try_on"]
     assert all((ROOT / f"example_workflows/{name}.jpg").is_file() for name in names)
+
+
+def test_only_the_first_of_the_settings_are_shown_at_once(client):
+    settings = client.get("/object_info")["PairLoRASettings"]["input"]
+    shown = [name for part in settings.values() for name, (_, options) in part.items() if not options.get("advanced")]
+    assert shown == ["rank", "batch_size", "seed", "timesteps"]
