@@ -1,7 +1,7 @@
 """The nodes: a schema and a thin execute each, which calls the library in trainer/."""
 from comfy_api.latest import ComfyExtension
 
-from . import apply, checkpoints, collect, compare, dataset, demo, limits, routes, runs, save_pair, train  # noqa: F401  (routes)
+from . import apply, checkpoints, collect, compare, dataset, demo, editing, limits, routes, runs, save_pair, train  # noqa: F401  (routes)
 
 
 class PairLoRAExtension(ComfyExtension):

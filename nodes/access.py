@@ -18,11 +18,11 @@ def roots_file() -> Path:
 
 def refusal(path: str | Path) -> str | None:
     """Why nobody may look into ``path``, a full one, from the page; None where all may. Symbolic links inside of ComfyUI's
-    folders lead where the operator wants them to."""
+    folders lead where the operator wants them to, but not to what lies beside that: the system follows `link/..` there."""
     if _for_this_machine_only():
         return None
-    wanted = Path(os.path.abspath(path))
-    if any(wanted.is_relative_to(os.path.abspath(folder)) for folder in (*_own_folders(), *_roots())):
+    wanted, folders = Path(path), (*_own_folders(), *_roots())
+    if ".." not in wanted.parts and any(wanted.is_relative_to(os.path.abspath(folder)) for folder in folders):
         return None
     return (
         f"This ComfyUI listens for others (--listen {args.listen}), so only its own folders may be looked into, and those that "
@@ -55,7 +55,7 @@ def _server(url: str) -> tuple | None:
 
 def _own_folders() -> list[str]:
     folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
-    return [*folders, *folder_paths.get_folder_paths("loras"), str(roots_file().parent), str(PACK / "samples")]
+    return [*folders, *folder_paths.get_folder_paths("loras"), str(roots_file().parent / "runs"), str(PACK / "samples")]
 
 
 def _roots() -> list[str]:

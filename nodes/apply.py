@@ -21,7 +21,7 @@ def resolve(lora: str) -> Path:
     meant = typed.path(lora)
     known = next(filter(None, (folder_paths.get_full_path("loras", name) for name in (lora, meant) if name)), None)
     path = Path(known or meant)
-    if why := access.refusal(path):
+    if path.is_absolute() and (why := access.refusal(path)):
         raise ValueError(why)
     if not known and not (path.is_absolute() and path.is_file()):
         raise ValueError(f"There is no LoRA {lora!r} in ComfyUI's loras folder, and it is not a file's full path.")
@@ -45,6 +45,13 @@ def fetched(url: str) -> fetch.Fetched:
     if why := access.url_refusal(url):
         raise ValueError(why)
     return fetch.fetch(url, folder, told)
+
+
+def say(lines: list[str], node: str) -> None:
+    """Show them on the running node."""
+    server = PromptServer.instance
+    if lines and server.client_id is not None:  # else every page would be told
+        server.send_progress_text("\n".join(lines), node, server.client_id)
 
 
 class PairLoRALoad(io.ComfyNode):
@@ -94,15 +101,18 @@ class PairLoRALoad(io.ComfyNode):
             weights = comfy.utils.load_torch_file(str(path), safe_load=True)
         except Exception as error:
             raise ValueError(f"{path} is damaged or no LoRA ({error}). Download it again, or train it again.") from error
+        text = {key: weights.pop(key) for key in apply.of_text_encoder(weights)}
         loaded = apply.with_lora(model, weights, strength)
         if not (layers := apply.added(model, loaded)):
-            raise ValueError(f"Nothing in {path.name} fits this model ({next(iter(weights), '')}). Was it trained on another?")
+            first = next(iter(weights or text), "")
+            raise ValueError(f"Nothing in {path.name} fits this model ({first}). Was it trained on another?")
         said = [f"{'Fetched' if came.new else 'Was fetched before'}: {path.name}", f"sha256 {came.sha256}"] if came else []
+        if text:
+            said.append(f"{counted(len(text), 'tensor')} of {path.name} are for a text encoder, which this node leaves as it is. "
+                        "ComfyUI's own loader for model and CLIP takes them too.")  # fmt: skip
         if left := apply.unused(weights, layers):
             said.append(f"{counted(len(left), 'tensor')} of {path.name} fit nothing in this model, first {left[0]}. Was it "
                         f"trained on another?")  # fmt: skip
             logging.warning("PairLoRA: %s", said[-1])
-        server = PromptServer.instance
-        if said and server.client_id is not None:  # else every page would be told
-            server.send_progress_text("\n".join(said), cls.hidden.unique_id, server.client_id)
+        say(said, cls.hidden.unique_id)
         return io.NodeOutput(loaded)

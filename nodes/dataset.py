@@ -24,7 +24,7 @@ from ..trainer.data.held_out import FROM, held_out
 from ..trainer.data.pairs import IMAGE_SUFFIXES, DatasetError, Sample, natural_key
 from ..trainer.data.report import Report
 from ..trainer.data.text import printable
-from . import access
+from . import access, in_use
 from .access import PACK
 
 Dataset = io.Custom("PAIRLORA_DATASET")
@@ -69,8 +69,8 @@ def resolve(folder: str, path: str = "") -> Path:
     there is none. A relative path lies in ComfyUI's input folder."""
     given = path if typed.path(path or "") else folder or ""
     for chosen in (given, typed.path(given)):  # a name may well begin with a quotation mark
-        if chosen.replace("\\", "/") in sample_folders():
-            return PACK / chosen
+        if (sample := chosen.replace("\\", "/")) in sample_folders():
+            return PACK / sample
         found = Path(folder_paths.get_input_directory(), chosen)  # an absolute path stays what it is
         if why := access.refusal(found):
             raise DatasetError(why)
@@ -109,7 +109,16 @@ def cache() -> Cache:
     return Cache(Path(folder_paths.get_user_directory(), "__pairlora", "datasets.sqlite"))
 
 
-def shown(report: Report, background: str) -> dict:
+def read_only(chosen: Path) -> str | None:
+    """Why the page changes nothing in a folder or zip; None where it may."""
+    if not chosen.is_dir():
+        return f"{called(chosen)} is a zip, which is not changed. Upload it, or unpack it into a folder, to edit its pairs."
+    if chosen.resolve().is_relative_to(PACK.resolve()):
+        return "The sample datasets of the pack are read-only. Copy the folder into ComfyUI's input to edit it."
+    return None
+
+
+def shown(report: Report, background: str, chosen: Path) -> dict:
     """What the node shows: counts, a contact sheet and the report."""
     colour = images.colour(background)
     findings = defaultdict(list)
@@ -131,6 +140,7 @@ def shown(report: Report, background: str) -> dict:
     samples += [sample for sample in others if findings[sample.name]][:SHOWN]  # the page can show these alone
     return {
         "folder": report.name,
+        "read_only": read_only(chosen),
         "layout": report.found.layout,
         "counts": report.counts(),
         "steps": report.steps,
@@ -163,16 +173,17 @@ def preview(
 ) -> dict:  # fmt: skip
     """What the node shows: what a run has found in the files as they are or, before one, names and captions, no pixels
     looked at. Raises DatasetError."""
-    chosen = resolve(folder, path)
-    place, skipped = unpacked(chosen)
-    result = surveyed(chosen, place, skipped, Reading(default_caption, trigger_word, int(resolution), background))
+    chosen, reading = resolve(folder, path), Reading(default_caption, trigger_word, int(resolution), background)
+    result = shown(surveyed(chosen, reading), background, chosen)
     return checked.get(json.dumps(result), result)
 
 
-def surveyed(chosen: Path, place: Path, skipped: list[tuple[str, str]], reading: Reading) -> dict:
+def surveyed(chosen: Path, reading: Reading) -> Report:
+    """What names and captions of a folder or zip tell."""
+    place, skipped = unpacked(chosen)
     report = survey(place, reading, called(chosen))
     report.found.skip(skipped)
-    return shown(report, reading.background)
+    return report
 
 
 def tell(before: str, result: dict) -> None:
@@ -292,9 +303,7 @@ class PairLoRADataset(io.ComfyNode):
         cls, folder, default_caption, trigger_word, resolution, background=images.AS_LOADED, strict=False, path=""
     ):
         images.colour(background)
-        chosen = resolve(folder, path)
-        place, skipped = unpacked(chosen)
-        bar = None
+        chosen, bar = resolve(folder, path), None
 
         def on_progress(done: int, total: int) -> None:
             nonlocal bar
@@ -303,11 +312,11 @@ class PairLoRADataset(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
 
         reading = Reading(default_caption, trigger_word, resolution, background)
-        before = json.dumps(surveyed(chosen, place, skipped, reading))
-        with cache() as remembered:
-            dataset, report = open_dataset(place, reading, remembered, on_progress, strict, called(chosen))
-        report.found.skip(skipped)
-        tell(before, shown(report, background))
+        with in_use.reading(chosen), cache() as remembered:
+            report = surveyed(chosen, reading)
+            before = json.dumps(shown(report, background, chosen))
+            dataset = open_dataset(report, reading, remembered, on_progress, strict, called(chosen))
+        tell(before, shown(report, background, chosen))
         return io.NodeOutput(dataset, report.text(LINES))
 
 

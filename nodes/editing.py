@@ -4,10 +4,6 @@ Requests name a folder as the dataset node does, and a sample; files are only fo
 request can name one itself.
 """
 import io
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,31 +11,17 @@ from PIL import Image
 from server import PromptServer
 
 from ..trainer.data import captions, images, lists, pixels, report, writing
-from ..trainer.data.dataset import PairedDataset
 from ..trainer.data.pairs import LEFT_OUT, DatasetError, Match, Sample, match
 from ..trainer.data.text import printable
 from ..trainer.similarity import changed
+from . import in_use
 from .answers import answer
-from .dataset import PACK, cache, called, resolve, unpacked
+from .dataset import cache, called, read_only, resolve, unpacked
 
 TINT = (255, 0, 160)  # of the region that changes, half transparent
 UNALIGNED = {"misaligned", "ratios-differ", "start-equals-end"}  # findings with which that region says nothing
 
 routes = PromptServer.instance.routes
-_read: Counter[Path] = Counter()  # folders that trainings read
-_writing = threading.Lock()  # looking and writing are one: two pages may save at once
-
-
-@contextmanager
-def reading(*datasets) -> Iterator[None]:
-    """While it lasts, no file of these datasets' folders is changed from the page."""
-    folders = [dataset.folder.resolve() for dataset in datasets if isinstance(dataset, PairedDataset)]
-    with _writing:
-        _read.update(folders)
-    try:
-        yield
-    finally:
-        _read.subtract(folders)
 
 
 def field(asked, name: str) -> str:
@@ -62,14 +44,12 @@ def find(asked: dict) -> tuple[Match, Sample]:
 def writable(asked: dict) -> None:
     """Raises DatasetError where the page may not change what a request names."""
     chosen = resolve(field(asked, "folder"), field(asked, "path"))
-    if not chosen.is_dir():
-        raise DatasetError(f"{called(chosen)} is a zip, which is not changed. Unpack it into a folder to edit its pairs.")
-    folder = chosen.resolve()
-    if folder.is_relative_to(PACK.resolve()):
-        raise DatasetError("The sample datasets of the pack are read-only. Copy the folder into ComfyUI's input to edit it.")
-    for other, count in _read.items():
-        if count > 0 and (folder == other or folder.is_relative_to(other) or other.is_relative_to(folder)):
-            raise DatasetError(f"A training is reading {called(chosen)}. Wait for it, or cancel it; it goes on when queued again.")
+    if why := read_only(chosen):
+        raise DatasetError(why)
+    if in_use.is_read(chosen):
+        raise DatasetError(
+            f"A queue is reading {called(chosen)}. Wait for it, or cancel it; a training goes on when it is queued again."
+        )
 
 
 def aligned(sample: Sample, background: images.Colour | None) -> bool:
@@ -139,7 +119,7 @@ def caption(asked: dict) -> dict:
 
 def save_caption(asked: dict) -> dict:
     """Write ``text`` into the caption file of a sample, if that is still the ``version`` shown; raises DatasetError."""
-    with _writing:
+    with in_use.writing:
         writable(asked)
         found, sample = find(asked)
         shown = field(asked, "version") if asked.get("version") is not None else None
@@ -149,7 +129,7 @@ def save_caption(asked: dict) -> dict:
 
 def leave_out(asked: dict) -> dict:
     """Add a sample to the folder's list of those left out, or, without ``out``, take it from there."""
-    with _writing:
+    with in_use.writing:
         writable(asked)
         found, sample = find(asked)
         file = found.left_out.get(sample) or found.folder / LEFT_OUT

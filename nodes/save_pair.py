@@ -9,14 +9,18 @@ from ..trainer.data import typed
 from ..trainer.data.names import safe_name
 from ..trainer.data.pairs import DatasetError
 from ..trainer.data.writing import write_pairs
+from . import access
 
 
 def resolve(folder: str) -> Path:
-    """The folder meant by a name inside ComfyUI's input or an absolute path; raises DatasetError when it is neither."""
+    """The folder meant by a name inside ComfyUI's input or an absolute path; raises DatasetError when it is neither, or when
+    nobody may write there from the page."""
     there = Path(folder)
     if not (there.is_absolute() and os.path.isdir(there)):
         folder = typed.path(folder)
     there = Path(folder) if Path(folder).is_absolute() else Path(folder_paths.get_input_directory(), safe_name(folder))
+    if why := access.refusal(there):
+        raise DatasetError(why)
     if os.path.isfile(there):
         raise DatasetError(f"{there} is a file. Write the name of a folder.")
     return there

@@ -1,8 +1,9 @@
 """What a training tells whoever queued it: how far it is, warnings, the report, and that it has ended.
 
-A page that draws this in the node itself (web/train.js) gets it as the event `pairlora_train`; every other client gets
-ComfyUI's own progress text, which names a node's number only and so appears on whatever workflow is open. What was told
-last is kept, for a page that is loaded again.
+Every page that draws this in the node itself (web/train.js) and has its workflow on screen gets it as the event
+`pairlora_train`, as does the one that queued it; another client that queued it gets ComfyUI's own progress text, which
+names a node's number only and so appears on whatever workflow is open. What was told last is kept, for a page that is
+loaded again.
 """
 import logging
 import math
@@ -14,7 +15,9 @@ import comfy.model_management
 import comfy.utils
 import torch
 from aiohttp import web
+from comfy.cli_args import args
 from comfy_execution.utils import get_executing_context
+from PIL import Image
 from server import PromptServer
 
 from ..trainer.plan import Plan
@@ -28,28 +31,31 @@ WINDOW = 50  # steps that the time left is reckoned from
 KNOWN = 1.0  # seconds that they must have taken
 KEPT = 100  # trainings whose last word is kept
 
-pages: set[str] = set()  # ids of the clients that draw it themselves
+pages: dict[str, str | None] = {}  # by the ids of clients that draw it themselves: the workflow that each has on screen
 active: list["Telling"] = []  # the trainings that are going on
-last: dict[tuple[str, str], tuple[dict, str]] = {}  # by workflow and node: what was told last, and to whom
+last: dict[tuple[str, str], dict] = {}  # by workflow and node: what was told last
 
 
 @PromptServer.instance.routes.get("/pairlora/told")
 async def told(request: web.Request) -> web.Response:
-    """{"told": [...]}: what `pairlora_train` said last of each training in ``workflow``, an id, that has ended or that
-    ``client`` has queued. A client that asks is one that draws it itself."""
+    """{"told": [...]}: what `pairlora_train` said last of each training in ``workflow``, an id. A ``client`` that asks is one
+    that draws it itself, and is told from now on what comes."""
     client, workflow = request.query.get("client"), request.query.get("workflow")
     if client:
-        pages.add(client)
-    of_workflow = [entry for (its_workflow, _), entry in list(last.items()) if its_workflow == workflow]
-    return web.json_response({"told": [word for word, queued in of_workflow if word["ended"] or queued == client]})
+        pages[client] = workflow or None
+    return web.json_response({"told": [word for (its_workflow, _), word in list(last.items()) if its_workflow == workflow]})
 
 
 @PromptServer.instance.routes.post("/pairlora/stop")
 async def stop(request: web.Request) -> web.Response:
     """End the training of ``node`` in ``workflow``, an id, after its present step; the graph goes on with the LoRA so far.
     404 when none is going on there."""
-    asked = await request.json()
-    found = [telling for telling in active if (telling.about["workflow"], telling.about["node"]) == (asked.get("workflow"), asked.get("node"))]
+    try:
+        asked = await request.json()
+        wanted = asked["workflow"], asked["node"]
+    except (ValueError, TypeError, LookupError, RecursionError):  # what a request may hold
+        return web.json_response({"error": 'What to stop is told as {"workflow": ID, "node": ID}.'}, status=400)
+    found = [telling for telling in active if (telling.about["workflow"], telling.about["node"]) == wanted]
     for telling in found:
         telling.asked_to_stop = True
     return web.json_response({"stopping": len(found)}, status=200 if found else 404)
@@ -69,7 +75,7 @@ class Telling(Listener):
         }
         self.steps, self.bar = steps, comfy.utils.ProgressBar(steps)
         self.text, self.warnings, self.sent = "", [], 0.0
-        self.key = None  # of the run, once it is known
+        self.key, self.folder = None, None  # of the run, once it is known
         self.told = {"step": 0, "loss": None, "held_out": None, "plan": "", "verdict": None, "copies": []}
         self.changed = 0
         self.done = deque(maxlen=WINDOW + 1)  # when the last steps were, in seconds
@@ -88,7 +94,7 @@ class Telling(Listener):
             self._send(text, ended=True, failed=True)
 
     def run(self, folder: Path) -> None:
-        self.key = key_of(folder)
+        self.key, self.folder = key_of(folder), folder
 
     def phase(self, text: str) -> None:
         counts = self.client in pages and text.split(" ")[0] == self.text.split(" ")[0]  # as pictures 2/6 after 1/6
@@ -117,7 +123,10 @@ class Telling(Listener):
         self._change()
 
     def preview(self, step: int, pictures: list[Path]) -> None:
+        """The first goes out as a sampler's preview does too: App mode, the queue and other clients have no panel."""
         self._change()
+        with Image.open(pictures[0]) as picture:
+            self.bar.update_absolute(step, self.steps, ("JPEG", picture.convert("RGB"), args.preview_size))
 
     def checkpoint(self, step: int) -> None:
         self._change()
@@ -169,15 +178,16 @@ class Telling(Listener):
             "left": pace and pace * (self.steps - self.told["step"]), "memory": _memory(), "changed": self.changed,
         }  # fmt: skip
         self._keep(word)
-        if self.client in pages:
-            PromptServer.instance.send_sync("pairlora_train", word, self.client)
-        elif self.client is not None and (begun or not failed):  # what is refused at once has no text to replace
+        watching = [client for client, workflow in list(pages.items()) if client == self.client or workflow == self.about["workflow"]]
+        for client in watching:
+            PromptServer.instance.send_sync("pairlora_train", word, client)
+        if self.client not in (None, *watching) and (begun or not failed):  # what is refused at once has no text to replace
             PromptServer.instance.send_progress_text("\n".join([text, *self.warnings]), self.about["node"], self.client)
 
     def _keep(self, word: dict) -> None:
         key = word["workflow"], word["node"]
         last.pop(key, None)  # the newest come last
-        last[key] = word, self.client
+        last[key] = word
         if len(last) > KEPT:
             del last[next(iter(last))]
 

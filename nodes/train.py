@@ -1,10 +1,12 @@
 """Training an edit LoRA on the model that the graph holds."""
+import contextlib
 import os
 from collections import Counter
+from pathlib import Path
 
 import folder_paths
 from comfy.cli_args import args
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 import nodes as comfy_nodes
 
@@ -17,8 +19,8 @@ from ..trainer.lora.inject import CHOICES
 from ..trainer.lora.start import read as read_start
 from ..trainer.run.job import Job
 from ..trainer.run.once import train_once
-from ..trainer.run.places import Places, lora_path
-from . import editing, limits, upstream
+from ..trainer.run.places import Places, lora_path, whole
+from . import in_use, limits, upstream
 from .apply import resolve
 from .dataset import Dataset
 from .telling import Telling
@@ -211,6 +213,16 @@ def output_type(class_type: str, slot: int) -> str | None:
     return types[slot] if slot < len(types) else None
 
 
+def in_a_file(report: str, run: Path) -> list[ui.SavedResult]:
+    """The report in the run's folder, put out as ComfyUI's Save Text does it: of texts, App mode shows files only."""
+    with contextlib.suppress(OSError, ValueError):  # of a run that had to be kept elsewhere it is told all the same
+        subfolder = run.relative_to(folder_paths.get_output_directory()).as_posix()
+        with whole(run / "report.txt") as unfinished:
+            unfinished.write_text(report, encoding="utf-8")
+        return [ui.SavedResult("report.txt", subfolder, io.FolderType.output)]
+    return []
+
+
 class PairLoRATrain(io.ComfyNode):
     made: dict[str, str] = {}  # the LoRA files of this process that are in the loras folder, with the names asked for
     lost: Counter[str] = Counter()  # how many of a name the user has deleted since
@@ -300,10 +312,12 @@ class PairLoRATrain(io.ComfyNode):
             folder_paths.get_output_directory(), folder_paths.get_folder_paths("loras")[0], os.path.join(own, "encodings"),
             (os.path.join(own, "runs"), os.path.join(folder_paths.get_temp_directory(), "pairlora", "runs")),
         )  # fmt: skip
-        with editing.reading(dataset, held_out), Telling(cls.hidden, steps) as telling:
+        folders = [given.folder for given in (dataset, held_out) if isinstance(given, PairedDataset)]
+        with in_use.reading(*folders), Telling(cls.hidden, steps) as telling:
             result = train_once(job, places, telling)
             trained = apply.with_lora(model, result.lora, 1.0)
             telling.report(result.report)
         cls.made[os.path.join(places.loras, result.lora_name)] = name
         cls.stopped[name] += result.stopped
-        return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui={"text": [result.report]})
+        shown = {"text": [result.report], "files": in_a_file(result.report, telling.folder)}
+        return io.NodeOutput(trained, result.lora, result.lora_name, result.report, ui=shown)

@@ -5,6 +5,7 @@ import zlib
 
 from host import ROOT
 
+DEMO = json.loads((ROOT / "demo/workflows/background-removal.api.json").read_text(encoding="utf-8"))
 EXAMPLE = json.loads((ROOT / "example_workflows/background_removal.json").read_text(encoding="utf-8"))
 
 
@@ -25,6 +26,25 @@ def training(name: str, steps: int, folder="samples/background-removal-held-out"
     values["PairLoRASettings"][1:3] = [1, zlib.crc32(name.encode())]
     values["PairLoRATrain"][0], values["PairLoRATrain"][2] = steps, name
     return graph
+
+
+def grid(name: str, steps: int, strengths: str) -> dict:
+    """The demo's prompt, in the API format, with each checkpoint of its training at each of the strengths on one sample in
+    place of one LoRA on all of them."""
+    prompt = copy.deepcopy(DEMO)
+    for inputs in (prompt["2"]["inputs"], prompt["5"]["inputs"]):
+        inputs["resolution"] = 64
+    prompt["3"]["inputs"] |= {"batch_size": 1, "seed": zlib.crc32(name.encode()), "hold_out": "none"}
+    prompt["4"]["inputs"] |= {"steps": steps, "name": name}
+    del prompt["4"]["inputs"]["held_out"]
+    prompt["6"]["inputs"]["which"] = "test001"
+    stages = {"model": ["1", 0], "lora": ["4", 2], "strengths": strengths}
+    prompt["16"] = {"class_type": "PairLoRACheckpoints", "inputs": stages}
+    prompt["12"]["inputs"]["model"] = ["16", 0]  # the sampler runs once for each
+    prompt["15"]["inputs"]["names"] = ["16", 1]
+    for sampler in ("11", "12"):
+        prompt[sampler]["inputs"]["steps"] = 4
+    return prompt
 
 
 def load(page, graph: dict) -> None:

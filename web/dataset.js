@@ -143,7 +143,7 @@ class DatasetWidget {
   }
 
   show({ result, error }) {
-    const { layout, counts, samples, left_out, more, findings, unused, text, checked } = result;
+    const { layout, counts, samples, left_out, more, findings, unused, text, checked, read_only } = result;
     const parts = [
       counts.pairs || !counts.unpaired ? many(counts.pairs, "pair") : "",
       counts.unpaired ? `${counts.unpaired} without inputs` : "",
@@ -157,9 +157,9 @@ class DatasetWidget {
       el("small", { textContent: `${layout}${checked || error ? "" : " · queue to check the images"}` }),
       error ? el("span", { className: "pairlora-error", textContent: error }) : "",
     );
-    const sheet = samples.map((sample) => this.figure(sample));
+    const sheet = samples.map((sample) => this.figure(sample, read_only));
     if (more) sheet.push(el("p", { className: "pairlora-more", textContent: `and ${more} more` }));
-    const aside = left_out.map((sample) => this.figure(sample, true));
+    const aside = left_out.map((sample) => this.figure(sample, read_only, true));
     const some = samples.some((sample) => sample.findings.length);
     const rows = findings.map(({ level, sample, message }) =>
       el("tr", {},
@@ -173,6 +173,7 @@ class DatasetWidget {
       rows.length ? el("table", {}, ...rows) : "",
       some ? el("label", { className: "pairlora-filter" }, this.problems, "Only pairs with something to look at") : "",
       el("div", { className: "pairlora-sheet" }, ...sheet),
+      read_only ? el("p", { className: "pairlora-more", textContent: read_only }) : "",
       aside.length ? details(`${aside.length} left out`, el("div", { className: "pairlora-sheet" }, ...aside)) : "",
       counts.unused ? details(many(counts.unused, "file") + " not used", el("ul", {}, ...files)) : "",
       details("Report, advice and checklist", el("pre", { textContent: text })),
@@ -186,7 +187,7 @@ class DatasetWidget {
   }
 
   /** A sample on the sheet: its pictures, its caption, what was found, and what can be done with it. */
-  figure({ name, caption, image, findings }, isOut = false) {
+  figure({ name, caption, image, findings }, readOnly, isOut = false) {
     const figure = el("figure", { className: findings.length ? "pairlora-found" : "" });
     const picture = el("img", { src: pictureURL(image), loading: "lazy", alt: name });
     const text = el("figcaption", {}, el("b", { textContent: name }), ` ${caption || "no caption"}`);
@@ -209,6 +210,11 @@ class DatasetWidget {
     const large = el("button", {
       className: "pairlora-enlarge", title: `Compare ${name} large`, onclick: doing(() => this.enlarge(name)),
     }, picture);
+    figure.append(large, text, ...remarks);
+    if (readOnly) {
+      figure.append(failed);
+      return figure;
+    }
     const change = button(caption ? "Edit" : "Add", "Caption", () => this.edit(name, figure));
     const move = el("button", {
       textContent: isOut ? "Use again" : "Leave out", ariaLabel: `${isOut ? "Use" : "Leave out"} ${name}`,
@@ -218,7 +224,7 @@ class DatasetWidget {
         await this.look();
       }),
     });
-    figure.append(large, text, ...remarks, el("div", { className: "pairlora-actions" }, change, move), failed);
+    figure.append(el("div", { className: "pairlora-actions" }, change, move), failed);
     return figure;
   }
 

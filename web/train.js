@@ -56,6 +56,7 @@ class TrainWidget {
     );
     this.show({ text: NOTHING });
     addPanel(node, "progress", this.element, HEIGHT);
+    node.onDrawBackground = null; // else the canvas draws ComfyUI's preview below the strip; on Nodes 2.0 the style hides it
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], node.computeSize()[1])]);
     this.hook();
     this.seen = new IntersectionObserver(([{ isIntersecting }]) => isIntersecting && this.tick());

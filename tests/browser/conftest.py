@@ -27,10 +27,11 @@ def page(browser, server):
 
 @pytest.fixture
 def screenshot(page, request):
-    """`screenshot("a training")` writes what the page shows, in two sizes and two themes, where --screenshots asks for it."""
-    folder = request.config.getoption("screenshots")
+    """`screenshot("a training")` writes what the page shows, or another tab, in two sizes and two themes, where --screenshots
+    asks for it."""
+    folder, shared = request.config.getoption("screenshots"), page
 
-    def write(name: str) -> None:
+    def write(name: str, page=shared) -> None:
         if folder is None:
             return
         renderer = "vue" if page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')") else "canvas"

@@ -332,6 +332,7 @@ def test_a_caption_is_edited_in_place_and_a_pair_is_left_out_and_back(page, serv
     wait_for(node, "1 left out")
     assert (folder / "left_out.txt").read_text() == "b\n" and node.get_by_text("1 pair,").count() == 1
     node.get_by_text("1 left out", exact=True).click()
+    screenshot("a pair left out")
     node.get_by_label("Use b").click()
     wait_for(node, "2 pairs")
     assert sorted(path.name for path in folder.glob("b_*")) == ["b_end.png", "b_start.png"]
@@ -339,8 +340,9 @@ def test_a_caption_is_edited_in_place_and_a_pair_is_left_out_and_back(page, serv
 
 def test_the_samples_of_the_pack_are_not_edited(page, node, renderer):
     choose(page, folder="samples/background-removal")
-    node.get_by_label("Leave out photo001").click()
     wait_for(node, "The sample datasets of the pack are read-only")
+    node.get_by_title("Compare photo001 large").wait_for()
+    assert node.get_by_label("Leave out").count() == node.get_by_label("Caption of").count() == 0
 
 
 def test_a_pair_is_compared_large(page, node, screenshot, renderer):
@@ -358,12 +360,13 @@ def test_a_pair_is_compared_large(page, node, screenshot, renderer):
     dialog.wait_for(state="detached")
 
 
-def test_only_pairs_with_problems_are_shown_on_request(page, server, node, renderer):
+def test_only_pairs_with_problems_are_shown_on_request(page, server, node, screenshot, renderer):
     folder = pairs(server.base / "input" / f"problems {renderer}", "good", "long")
     (folder / "good.txt").write_text("an edit")
     (folder / "long.txt").write_text("word " * 600)
     choose(page, folder=folder.name)
     node.get_by_label("Only pairs").check(timeout=20_000)
     assert [figure.locator("b").text_content() for figure in node.locator("figure:visible").all()] == ["long"]
+    screenshot("only pairs with problems")
     node.get_by_label("Only pairs").uncheck()
     assert node.locator("figure:visible").count() == 2

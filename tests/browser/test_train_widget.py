@@ -228,6 +228,42 @@ def test_it_is_watched_asked_and_comes_back(page, panel, browser, server, screen
     wait_for(panel, "The run ffffffffff is not on this machine. Queue to train it here.")
 
 
+def test_the_preview_that_comfyui_shows_too_is_not_drawn_again_in_the_node(page, panel, screenshot):
+    load(page, training(unique("once"), 3, "samples/background-removal"))
+    page.evaluate("""window.shown = new Set();
+        app.api.addEventListener("b_preview_with_metadata", ({detail}) => window.shown.add(detail.blob));""")
+    before = page.evaluate("[...app.graph.getNodeById(4).size]")
+    queue(page)
+    page.wait_for_function("window.shown.size", timeout=60_000)
+    page.wait_for_timeout(500)  # until it would be drawn
+    screenshot("a preview")
+    wait_for(panel, REPORT)
+    page.wait_for_function("window.shown.size === 3")
+    assert page.evaluate("app.graph.getNodeById(4).widgets.map(({name}) => name).filter(name => name.startsWith('$$'))") == []
+    assert page.evaluate("""[...document.querySelectorAll('[data-node-id="4"] img')]
+        .filter(image => image.checkVisibility() && !image.closest(".pairlora-panel")).length""") == 0
+    assert page.evaluate("[...app.graph.getNodeById(4).size]") == before
+
+
+def test_app_mode_shows_the_previews_and_the_report(page, renderer, browser, server, screenshot):
+    version = [int(part) for part in page.evaluate("window.__COMFYUI_FRONTEND_VERSION__").split(".")]
+    if not renderer or version < [1, 42]:
+        pytest.skip("App mode draws Nodes 2.0, on newer pages")
+    name = unique("app")
+    graph = {**training(name, 30, "samples/background-removal"), "extra": {"linearMode": True, "linearData": {"inputs": [], "outputs": [4]}}}
+    tab = browser.new_page()
+    tab.goto(server.url)
+    wait_until_ready(tab)
+    load(tab, graph)
+    tab.get_by_text("Skip", exact=True).click()  # ComfyUI's tour
+    queue(tab)
+    tab.locator("img[src^=blob]:visible").first.wait_for(timeout=60_000)
+    screenshot("App mode while it trains", tab)
+    tab.locator("article", has_text=f"{name}.safetensors: 22 samples").wait_for(timeout=60_000)
+    screenshot("App mode with the report", tab)
+    tab.close()
+
+
 def test_two_trainings_never_mix_and_an_undo_keeps_them(page, panel):
     """Two Train nodes of one workflow, with a run each that the server tells of."""
     steps = {"aaaaaaaaaa": 30, "bbbbbbbbbb": 70}

@@ -293,20 +293,94 @@ def test_another_version_of_comfyui_is_said(trainer, train, monkeypatch):
     assert run.steps == [3] and "goes on with 99.0" in run.result.report
 
 
-def test_few_checkpoints_are_kept(train):
-    run = train(12, checkpoint_steps=1, scored=True)
-    names = sorted(file.name for file in (run.folder / "checkpoints").glob("step*.json"))
-    assert names == ["step000011.json", "step000012.json"]
+def test_few_checkpoints_are_kept_and_of_those_before_some_loras(trainer, train, unbroken):
+    """Eight, however many there were; to the last bit what was trained then."""
+    run = train(30, checkpoint_steps=1, scored=True)
+    names = {file.name.partition(".")[2]: file for file in (run.folder / "checkpoints").glob("step*")}
+    assert sorted(file.stem for file in (run.folder / "checkpoints").glob("step*.json")) == ["step000029", "step000030"]
+    assert names.keys() == {"json", "safetensors", "state.safetensors"}
+    left, named = trainer("run.checkpoints").Checkpoints(run.folder / "checkpoints").left(), trainer("lora.files").named
+    assert len(left) == 8
+    gaps = [after - before for before, after in zip([0, *left], [*left, 30])]
+    assert max(gaps) <= 2 * 30 / 9 + 1, gaps
+    for step in (min(left), max(left)):
+        assert same(named(safetensors.torch.load_file(left[step]), "FLUX.1"), unbroken(step, scored=True, hand_on="last"))
 
 
-def test_a_run_takes_twelve_times_its_lora_at_most(train, trainer):
-    run = train(60, scored=True, checkpoint_steps=3, learning_rate=1e-2)
+@pytest.mark.parametrize("most, every", [(8, 250), (8, 1), (3, 10), (1, 5)])
+def test_what_is_left_of_a_growing_run_stays_even(trainer, most, every):
+    spread, kept = trainer("run.checkpoints").spread, []
+    for step in range(every, 100 * every, every):
+        kept = spread([*kept, step], most, step + every)
+        gaps = [after - before for before, after in zip([0, *kept], [*kept, step + every])]
+        assert len(kept) == min(most, step // every) and max(gaps) <= max(2 * every, 3 * sum(gaps) / len(gaps)), kept
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_killed_as_checkpoints_are_thinned(trainer, train, monkeypatch, nth):
+    """At each file that is renamed or deleted: what is newest stays, and the next time nothing half done is left."""
+    Checkpoints = trainer("run.checkpoints").Checkpoints
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "prune", lambda *_: None)
+        run = train(4, checkpoint_steps=1)
+    checkpoints, calls = Checkpoints(run.folder / "checkpoints"), 0
+
+    def killed(act):
+        def once(*args, **options):
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                raise Cancel
+            return act(*args, **options)
+
+        return once
+
+    path = type(run.folder)
+    with monkeypatch.context() as patch, pytest.raises(Cancel):
+        for name in ("replace", "unlink"):
+            patch.setattr(path, name, killed(getattr(path, name)))
+        checkpoints.prune(4, 0)
+    saved, _ = checkpoints.newest(4, 0, pytest.fail)
+    assert saved.step == 4
+    checkpoints.prune(4, 0)
+    assert {file.name.split("-")[0] for file in (run.folder / "checkpoints").iterdir()} == {
+        "lora000001", "lora000002", *(f"step00000{step}.{end}" for step in (3, 4) for end in ("json", "safetensors", "state.safetensors")),
+    }  # fmt: skip
+
+
+def test_a_damaged_checkpoint_is_named_and_those_that_nothing_goes_on_from_are_set_aside(trainer, train):
+    stages, run = trainer("run.stages"), train(5, checkpoint_steps=1)
+    lora, output = run.loras / run.result.lora_name, run.folder.parent.parent
+    found = stages.stages(output, lora)
+    assert [*found] == [1, 2, 3, 4, 5] and found[5] == run.folder / "step5.safetensors"
+    assert [*stages.evenly(found, 2)][-1] == 5 and len(stages.evenly(found, 2)) == 2 and stages.evenly(found, 9) == found
+    for step, file in found.items():
+        assert stages.read(file).keys()
+        for how, content in damaged(file.read_bytes()).items():
+            whole = file.read_bytes()
+            file.write_bytes(content)
+            with pytest.raises(ValueError, match=f"{file.name} is damaged"):
+                stages.read(file)
+            aside = step < 4
+            assert file.exists() != aside and (step in stages.stages(output, lora)) != aside
+            file.write_bytes(whole)
+    assert len([*(run.folder / "damaged").iterdir()]) == 3 * 3
+    found[2].unlink()
+    with pytest.raises(ValueError, match="no checkpoint of step 2 any more, but of 1, 3, 4, 5"):
+        stages.keep(output, lora, 2)
+    assert train(7, checkpoint_steps=1).steps == [6, 7]
+
+
+def test_a_run_takes_twenty_times_its_lora_at_most(train, trainer):
+    run, checkpoints = train(60, scored=True, checkpoint_steps=3, learning_rate=1e-2), trainer("run.checkpoints")
     lora = sum(t.nbytes for t in run.result.lora.values())
     tensors = sum(
         sum(t.nbytes for t in safetensors.torch.load_file(file).values()) for file in run.folder.rglob("*.safetensors")
     )
     print(f"a run takes {tensors / lora:.1f} times its LoRA")
-    assert tensors <= 12 * lora
+    # each checkpoint has the LoRA, two moments, the average and perhaps a best LoRA of its own; the finished are two
+    most = 5 * checkpoints.KEPT + checkpoints.OLDER + 2
+    assert most == 20 and tensors <= most * lora
 
 
 def test_checkpoints_take_two_percent_of_the_time(trainer, train, monkeypatch):

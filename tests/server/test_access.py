@@ -59,6 +59,47 @@ def test_only_its_own_folders_and_those_that_are_listed(shared, base, private, c
         roots.unlink()
 
 
+def test_a_link_of_the_operator_leads_into_its_folder_and_not_beside_it(shared, base, private):
+    """The system takes `link/..` for what lies around the folder that the link leads to."""
+    shutil.copytree(private, private.parent / "beside")
+    (base / "input/linked").symlink_to(private)
+    try:
+        found = [shared.post("/pairlora/preview", {"folder": folder, "resolution": 64}) for folder in ("linked", "linked/../beside")]
+        assert found[0]["counts"]["pairs"] == 6 and "listens for others" in found[1]["error"]
+    finally:
+        (base / "input/linked").unlink()
+
+
+def test_the_pack_s_own_files_of_the_user_are_no_dataset(shared, base, private):
+    folder = base / "user/__pairlora"
+    shutil.copytree(private, folder / "pairs")
+    try:
+        for path in (folder, folder / "pairs"):
+            assert "listens for others" in shared.post("/pairlora/preview", {"folder": "", "path": str(path)})["error"]
+    finally:
+        shutil.rmtree(folder / "pairs")
+
+
+def test_pairs_are_saved_in_its_own_folders_only(shared, base, private):
+    def save(folder):
+        return shared.run({"1": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+                           "2": node("PairLoRASavePair", folder=folder, inputs=["1", 0], target=["1", 0], caption="")})  # fmt: skip
+
+    for folder in (private, private / "new", base / "user/__pairlora"):
+        with pytest.raises(GraphError, match="listens for others"):
+            save(str(folder))
+    assert not list(private.glob("pair0*")) and not (private / "new").exists()
+    for folder in ("saved by others", str(base / "output/saved by others")):
+        save(folder)
+    assert (base / "output/saved by others/pair0001_end.png").exists()
+
+
+def test_a_lora_that_is_not_there_is_not_called_forbidden(shared):
+    with pytest.raises(GraphError, match="There is no LoRA 'no.safetensors'"):
+        shared.run({"1": node("PairLoRADemoModel"), "2": node("PairLoRALoad", model=["1", 0], lora="no.safetensors", strength=1.0),
+                    "3": node("PreviewAny", source=["2", 0])})  # fmt: skip
+
+
 def test_nodes_refuse_what_is_outside(shared, private):
     with pytest.raises(GraphError, match="listens for others"):
         shared.run({"1": node("PairLoRADataset", folder="", default_caption="", trigger_word="", resolution=64, path=str(private))})
@@ -107,6 +148,9 @@ def test_every_route_refuses_hostile_names(shared, base, private):
                         text = await response.read()
                         assert response.status < 500, (method, path, value, text)
                         assert SECRET.encode() not in text and b"\x89PNG" not in text, (method, path, value)
+                for body in (b"", b"{", b"null", b"7", b"[[1]]", b'{"key": {}}', b"[" * 50_000) if method == "post" else ():
+                    async with session.post(shared.url + path, data=body, headers={"Content-Type": "application/json"}) as response:
+                        assert response.status < 500, (path, body[:20], await response.text())
 
     asyncio.run(ask())
     assert {file: file.read_bytes() for file in private.iterdir()} == before, "nothing is written there"

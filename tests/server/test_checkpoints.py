@@ -13,11 +13,21 @@ def name():
 
 
 @pytest.fixture
-def graph(training, name):
-    graph = training(settings={"checkpoint_steps": 1, "cooldown": 0}, name=name, steps=40)
-    graph.prompt["stages"] = node("PairLoRACheckpoints", model=["1", 0], lora=[graph.train, 2], strengths="0.5, 1")
-    graph.prompt["labels"] = node("PreviewAny", source=["stages", 1])
-    return graph
+def staged(training):
+    """`staged(name, every)`: a prompt that trains and tells the labels of the checkpoints."""
+
+    def load(name, every=1):
+        graph = training(settings={"checkpoint_steps": every, "cooldown": 0}, name=name, steps=40)
+        graph.prompt["stages"] = node("PairLoRACheckpoints", model=["1", 0], lora=[graph.train, 2], strengths="0.5, 1")
+        graph.prompt["labels"] = node("PreviewAny", source=["stages", 1])
+        return graph
+
+    return load
+
+
+@pytest.fixture
+def graph(staged, name):
+    return staged(name)
 
 
 def steps_of(labels):
@@ -33,6 +43,29 @@ def test_each_checkpoint_is_given_out_at_each_strength(client, graph):
     graph.prompt["stages"]["inputs"]["strengths"] = "much"
     with pytest.raises(GraphError, match="strengths are 'much', but must be numbers"):
         client.run(graph.prompt)
+
+
+def test_at_most_so_many_and_those_that_are_damaged_are_named(client, server, staged):
+    graph = staged("thinned", every=1000)
+    inputs = graph.prompt["stages"]["inputs"]
+    inputs["strengths"] = "1"
+    for steps in (40, 50, 60):  # each ends with a checkpoint
+        graph.prompt[graph.train]["inputs"]["steps"] = steps
+        client.run(graph.prompt)
+    (folder,) = (server.base / "output/pairlora").glob("thinned-*")
+    (folder / "step40.safetensors").unlink()  # the finished LoRA, which would be taken
+    assert steps_of(client.run(graph.prompt).outputs["labels"]["text"]) == [40, 50, 60]
+    inputs["most"] = 2
+    assert len(few := steps_of(client.run(graph.prompt).outputs["labels"]["text"])) == 2 and few[-1] == 60
+
+    inputs["most"] = 6
+    (left,) = folder.glob("checkpoints/lora000040-*")
+    left.write_bytes(left.read_bytes()[:-1] + b"!")
+    texts = []
+    labels = client.run(graph.prompt, lambda node, text: texts.append(text)).outputs["labels"]["text"]
+    assert steps_of(labels) == [50, 60]
+    assert any(f"{left.name} is damaged" in text for text in texts)
+    assert not left.exists() and [*folder.glob(f"damaged/*{left.name}")]
 
 
 def test_a_checkpoint_is_kept_as_a_lora_that_loads(client, server, graph, name):

@@ -1,13 +1,17 @@
 """Looking at single samples, editing captions and leaving samples out, over real HTTP."""
 import io
 import json
+import shutil
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from running import node
 
 
 def ask(server, route, body=None, **query):
@@ -91,6 +95,23 @@ def test_no_request_reaches_a_file_that_is_no_sample(server, pairs, sample):
     assert not (pairs / "left_out.txt").exists()
 
 
+def test_left_out_txt_in_a_zip_counts_and_the_zip_stays_as_it_is(server, client, pairs):
+    (pairs / "left_out.txt").write_text("photo002\n", encoding="utf-8")
+    archive = shutil.make_archive(str(pairs), "zip", pairs.parent, pairs.name)
+    before, name = Path(archive).read_bytes(), Path(archive).name
+    seen = client.post("/pairlora/preview", {"folder": name, "resolution": 64})
+    assert [sample["name"] for sample in seen["samples"]] == ["photo001", "photo003"]
+    assert [sample["name"] for sample in seen["left_out"]] == ["photo002"]
+    assert f"left out by {pairs.name}/left_out.txt: photo002" in seen["text"] and "is a zip" in seen["read_only"]
+    for route in ("left_out", "caption"):
+        about = {"folder": name, "sample": "photo002", "text": "x", "version": None, "out": False}
+        status, refused = ask(server, route, about)
+        assert status == 400 and "is a zip, which is not changed. Upload it, or unpack it" in refused["error"]
+    assert client.post("/pairlora/preview", {"folder": name, "resolution": 64}) == seen
+    assert Path(archive).read_bytes() == before
+    Path(archive).unlink()
+
+
 def test_the_packs_own_samples_are_read_only(server):
     about = {"folder": "samples/background-removal", "sample": "photo001"}
     status, read = ask(server, "caption", **about)
@@ -99,24 +120,44 @@ def test_the_packs_own_samples_are_read_only(server):
         assert status == 400 and "read-only" in refused["error"]
 
 
-def test_nothing_is_edited_while_a_training_reads_the_folder(server, client, training, pairs):
-    graph = training(dataset={"folder": pairs.name}, steps=20_000)
-    client.post("/prompt", {"prompt": graph.prompt})
+@pytest.fixture(params=["reading the pairs", "training"])
+def slow_to_read(request, client, training, pairs):
+    """A folder, and a prompt that reads it for seconds."""
+    if request.param == "training":
+        graph = training(dataset={"folder": pairs.name}, steps=20_000)
+        dataset = graph.ids["PairLoRADataset"][0]
+        client.run({dataset: graph.prompt[dataset]})  # so that the training alone reads
+        return pairs, graph.prompt
+    noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    for number in range(40):
+        noise[0, 0, 0] = number
+        for role in ("start", "end"):
+            Image.fromarray(noise).save(pairs / f"noise{number}_{role}.bmp")
+    reading = node("PairLoRADataset", folder=pairs.name, default_caption="", trigger_word="", resolution=64)
+    return pairs, {"reading": reading}
+
+
+def test_nothing_is_edited_while_a_queue_reads_the_folder(server, client, slow_to_read):
+    pairs, prompt = slow_to_read
     about = {"folder": pairs.name, "sample": "photo001"}
-    text, status = (pairs / "photo001.txt").read_text(), 200
-    try:
-        for _ in range(300):
-            version = ask(server, "caption", **about)[1]["version"]
-            status, refused = ask(server, "caption", {**about, "text": text, "version": version})
-            if status != 200:
+    text = (pairs / "photo001.txt").read_text()
+
+    def save(wanted):
+        """Try until it is answered so; the last answer."""
+        for _ in range(600):
+            answer = ask(server, "caption", {**about, "text": text, "version": ask(server, "caption", **about)[1]["version"]})
+            if answer[0] == wanted:
                 break
-            time.sleep(0.1)
-        assert status == 400 and "A training is reading" in refused["error"]
+            time.sleep(0.02)
+        return answer
+
+    client.post("/prompt", {"prompt": prompt})
+    try:
+        status, refused = save(400)
+        assert status == 400 and "A queue is reading" in refused["error"]
+        status, refused = ask(server, "left_out", {**about, "out": True})
+        assert status == 400 and "A queue is reading" in refused["error"]
+        assert client.get("/queue")["queue_running"]
     finally:
         client.post("/interrupt")
-    for _ in range(300):
-        status, _ = ask(server, "caption", {**about, "text": text, "version": version})
-        if status == 200:
-            break
-        time.sleep(0.1)
-    assert status == 200
+    assert save(200)[0] == 200

@@ -97,3 +97,24 @@ def test_what_does_not_fit_the_model_is_named(load, file, server):
     said = []
     load("partly.safetensors", lambda node, text: said.append(text))
     assert "2 tensors of partly.safetensors fit nothing in this model, first diffusion_model.elsewhere.lora_A.weight" in said[-1]
+
+
+def test_what_is_for_a_text_encoder_is_told_from_what_does_not_fit(load, file, server):
+    said, loras = [], server.base / "models/loras"
+    text = {f"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_{x}.weight": torch.zeros(2, 2) for x in ("down", "up")}
+    safetensors.torch.save_file(safetensors.torch.load_file(file) | text, loras / "both.safetensors")
+    load("both.safetensors", lambda node, text: said.append(text))
+    assert said[-1].startswith("2 tensors of both.safetensors are for a text encoder") and "fit nothing" not in said[-1]
+    safetensors.torch.save_file(text, loras / "text.safetensors")
+    with pytest.raises(GraphError, match="Nothing in text.safetensors fits this model"):
+        load("text.safetensors")
+
+
+def test_whole_differences_fit(load, file, server):
+    key = next(key for key in safetensors.torch.load_file(file) if key.endswith(".lora_up.weight"))
+    weights = safetensors.torch.load_file(file)
+    shape = len(weights[key]), weights[key.replace("lora_up", "lora_down")].shape[1]
+    diff = {key.replace(".lora_up.weight", ".diff"): torch.zeros(shape)}
+    safetensors.torch.save_file(diff, server.base / "models/loras/difference.safetensors")
+    said = []
+    assert "load" in load("difference.safetensors", lambda node, text: said.append(text)).ran and not said

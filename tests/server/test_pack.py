@@ -31,7 +31,7 @@ def test_inputs_keep_their_order(client):
         "checkpoint_steps", "checkpoint_minutes", "bias", "loss", "layers", "layer_pattern"]  # fmt: skip
     assert inputs("PairLoRABeforeAfter")[:8] == [
         "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
-    assert inputs("PairLoRACheckpoints")[:3] == ["model", "lora", "strengths"]
+    assert inputs("PairLoRACheckpoints")[:4] == ["model", "lora", "strengths", "most"]
     assert info["PairLoRABeforeAfter"]["output_name"] == ["contact_sheet", "before", "after"]
     assert info["PairLoRATrain"]["output_name"] == ["model", "lora", "lora_name", "report"]
     assert info["PairLoRASample"]["output_name"] == ["start", "start1", "start2", "target", "caption", "name"]

@@ -1,6 +1,7 @@
 """To whom a training tells what, over the server's own websocket."""
 import asyncio
 import contextlib
+import io
 import json
 import re
 import struct
@@ -9,32 +10,41 @@ import uuid
 import aiohttp
 import pytest
 import safetensors.torch
+from PIL import Image, ImageChops, ImageStat
 from running import node
 
 from client import TEXT, GraphError
 
+PICTURE, NAMED_PICTURE = 1, 4  # ComfyUI's BinaryEventTypes
 SMALL = {"folder": "samples/background-removal-held-out", "resolution": 64}
 STEP = re.compile(r"step (\d+)/\d+  loss \d+\.\d{4}(?:  (\d+:)?\d+:\d\d left)?$")
 
 
-async def _listen(client, name, heard, ready):
+async def _listen(client, name, heard, pictures, features, ready):
     async with aiohttp.ClientSession() as session, session.ws_connect(f"{client.url}/ws?clientId={name}") as socket:
+        await socket.send_json({"type": "feature_flags", "data": features})
         ready.set()
         async for message in socket:
             if message.type == aiohttp.WSMsgType.BINARY:
-                if struct.unpack(">I", message.data[:4])[0] == TEXT:
+                kind, length = struct.unpack(">II", message.data[:8])
+                if kind == TEXT:
                     heard.append(message.data[8:].decode())
+                elif kind == PICTURE:
+                    pictures.append((None, message.data[8:]))
+                elif kind == NAMED_PICTURE:
+                    pictures.append((json.loads(message.data[8 : 8 + length]), message.data[8 + length :]))
             elif (event := json.loads(message.data))["type"] == "pairlora_train":
                 heard.append(event["data"])
 
 
 @pytest.fixture
 def heard(client):
-    """`heard(act, name)`: what a client of that name hears while `act` runs."""
+    """`heard(act, name)`: what a client of that name hears while `act` runs. To `pictures` are added the previews that it
+    gets as (what is said of it, JPEG)."""
 
-    async def listen(act, name):
+    async def listen(act, name, pictures, features):
         texts, ready = [], asyncio.Event()
-        listener = asyncio.create_task(_listen(client, name, texts, ready))
+        listener = asyncio.create_task(_listen(client, name, texts, pictures, features, ready))
         await ready.wait()
         with contextlib.suppress(GraphError):
             await asyncio.to_thread(act)
@@ -42,7 +52,7 @@ def heard(client):
         listener.cancel()
         return texts
 
-    return lambda act, name=None: asyncio.run(listen(act, name or uuid.uuid4().hex))
+    return lambda act, name=None, pictures=(), features={}: asyncio.run(listen(act, name or uuid.uuid4().hex, pictures, features))
 
 
 def run_as(client, graph, name, workflow=None):
@@ -80,11 +90,40 @@ def test_a_page_gets_events_of_its_own_and_may_ask_again(client, training, heard
     assert client.get("/pairlora/told", workflow="another", client=page) == {"told": []}
 
 
+def test_every_page_that_has_the_workflow_on_screen_is_told_at_once(client, training, heard):
+    """A second tab that was open before, whoever queues."""
+    second, workflow = uuid.uuid4().hex, uuid.uuid4().hex
+    client.get("/pairlora/told", workflow=workflow, client=second)
+    words = heard(lambda: run_as(client, training(SMALL, name="told_to_two"), uuid.uuid4().hex, workflow), second)
+    assert any(word["key"] and not word["ended"] for word in words) and words[-1]["ended"]
+    client.get("/pairlora/told", workflow="another", client=second)
+    assert not heard(lambda: run_as(client, training(SMALL, name="told_to_one_of_two"), uuid.uuid4().hex, workflow), second)
+
+
+@pytest.mark.parametrize("features", [{}, {"supports_preview_metadata": True}], ids=["old", "new"])
+def test_a_preview_goes_out_as_a_sampler_sends_one(client, server, training, heard, features):
+    """Whoever has no panel sees the first held-out pair at each round, where it says so with the node that it is of."""
+    name, pictures = "shown" + "".join(features), []
+    graph = training({**SMALL, "folder": "samples/background-removal"}, name=name)
+    client_id = uuid.uuid4().hex
+    heard(lambda: run_as(client, graph, client_id), client_id, pictures, features)
+    (folder,) = (server.base / "output/pairlora").glob(f"{name}-*/previews")
+    files = sorted(folder.glob("step*-1.png"))
+    assert len(pictures) == len(files) == 3, "at first, in the middle and at last"
+    assert {about and about["node_id"] for about, _ in pictures} == ({graph.train} if features else {None})
+    for file, (_, sent) in zip(files, pictures, strict=True):
+        whole, seen = (Image.open(source).convert("RGB") for source in (file, io.BytesIO(sent)))
+        assert max(seen.size) == 512, "as large as ComfyUI's other previews"
+        assert max(ImageStat.Stat(ImageChops.difference(whole.resize(seen.size), seen)).mean) < 8
+
+
 def test_the_report_is_an_output_that_the_history_keeps(client, training):
     graph = training(SMALL, name="kept")
     for _ in range(2):  # the second time it is cached
         outputs = run_as(client, graph, uuid.uuid4().hex)["outputs"]
-        assert "kept.safetensors: 6 samples" in outputs[graph.train]["text"][0]
+        (report,), (file,) = outputs[graph.train]["text"], outputs[graph.train]["files"]
+        assert "kept.safetensors: 6 samples" in report
+        assert client.get("/view", **file).decode() == report, "of texts, App mode shows files only"
 
 
 def test_an_error_is_the_last_that_is_told(client, training, heard):

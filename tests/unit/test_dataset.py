@@ -30,7 +30,9 @@ def opened(plain, dataset, folder):
 
     def run(strict=False, **reading):
         with plain("cache").Cache() as cache:
-            return dataset.open_dataset(folder, dataset.Reading(**{"resolution": 64, **reading}), cache, NO_PROGRESS, strict)
+            asked = dataset.Reading(**{"resolution": 64, **reading})
+            report = dataset.survey(folder, asked)
+            return dataset.open_dataset(report, asked, cache, NO_PROGRESS, strict), report
 
     return run
 
@@ -151,7 +153,7 @@ def test_no_image_is_decoded_until_it_is_asked_for(plain, dataset, folder, tmp_p
 
     def open_it():
         with plain("cache").Cache(tmp_path / "cache.sqlite") as cache:
-            return dataset.open_dataset(folder, reading, cache, NO_PROGRESS)[0]
+            return dataset.open_dataset(dataset.survey(folder, reading), reading, cache, NO_PROGRESS)
 
     open_it()
     load, decoded = plain("images").load, []
@@ -160,3 +162,14 @@ def test_no_image_is_decoded_until_it_is_asked_for(plain, dataset, folder, tmp_p
     assert decoded == []
     found.images(found.samples[1])
     assert decoded == ["b_start.png", "b_end.png"]
+
+
+def test_names_and_captions_are_read_once(plain, dataset, folder):
+    """With ten thousand pairs a second time would take seconds."""
+    reading = dataset.Reading(resolution=64)
+    report = dataset.survey(folder, reading)
+    edit_caption(folder)
+    add_sample(folder)
+    with plain("cache").Cache() as cache:
+        found = dataset.open_dataset(report, reading, cache, NO_PROGRESS)
+    assert found.captions == report.captions == {"a": "remove the hat", "b": "remove the hat"} and report.checked

@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -149,6 +150,40 @@ def test_a_fetch_cancelled_at_its_very_end_needs_no_more_network(fetch, site):
     with pytest.raises(Cancelled):
         fetch(f"{site.url}/a.safetensors", cancel)
     assert fetch(f"{site.url}/a.safetensors", resolve=None).file.read_bytes() == LORA
+
+
+def cancelled_after(seconds):
+    """What cancels a fetch then, and the time that has passed since."""
+    start = time.monotonic()
+
+    def told(done, of):
+        if time.monotonic() > start + seconds:
+            raise Cancelled
+
+    return told, lambda: time.monotonic() - start
+
+
+def test_cancel_does_not_wait_for_a_lookup(fetch):
+    answered = threading.Event()
+    told, passed = cancelled_after(0.5)
+    with pytest.raises(Cancelled):
+        fetch("https://lora.test/a.safetensors", told, resolve=lambda *a, **k: answered.wait(30))
+    assert passed() < 1.5
+    answered.set()
+
+
+def test_cancel_does_not_wait_for_a_handshake_and_its_connection_is_closed(fetch, certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert", certificate / "key")
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # it does not answer yet
+        told, passed = cancelled_after(0.5)
+        with pytest.raises(Cancelled):
+            fetch(f"https://lora.test:{listening.getsockname()[1]}/a.safetensors", told)
+        assert passed() < 1.5
+        listening.settimeout(5)
+        with context.wrap_socket(listening.accept()[0], server_side=True) as late:
+            late.settimeout(5)
+            assert late.recv(1000) == b"", "nothing is asked for any more"
 
 
 def test_nothing_is_sent_along_when_it_leads_on(fetch, site, monkeypatch):

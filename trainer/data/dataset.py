@@ -160,9 +160,14 @@ def examine(
 ) -> Report:
     """The whole report on a folder; ``on_progress(images done, images in all)``. ``called`` as in ``survey``."""
     surveyed = survey(folder, reading, called)
+    read_images(surveyed, reading, cache, on_progress)
+    return surveyed
+
+
+def read_images(surveyed: Report, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None]) -> None:
+    """Add what the images tell, so that the report is whole."""
     read_headers(surveyed)
     read_pixels(surveyed, reading, cache, on_progress)
-    return surveyed
 
 
 def _content(sample: Sample, reading: Reading, cache: Cache) -> str:
@@ -186,16 +191,16 @@ def state(folder: Path, reading: Reading, cache: Cache) -> str:
 
 
 def open_dataset(
-    folder: Path, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None], strict: bool = False,
+    surveyed: Report, reading: Reading, cache: Cache, on_progress: Callable[[int, int], None], strict: bool = False,
     called: str = "",
-) -> tuple[PairedDataset, Report]:  # fmt: skip
-    """The dataset in ``folder`` and the report on it. ``called`` as in ``survey``.
+) -> PairedDataset:  # fmt: skip
+    """The dataset in a folder that was ``surveyed``, a report that is made whole here. ``called`` as in ``survey``.
 
     Raises:
         DatasetError: there is nothing to train on or, if ``strict``, anything is wrong.
     """
-    examined = examine(folder, reading, cache, on_progress, called)
-    errors, samples = examined.errors(), tuple(examined.found.samples)
+    read_images(surveyed, reading, cache, on_progress)
+    folder, errors, samples = surveyed.found.folder, surveyed.errors(), tuple(surveyed.found.samples)
     if errors and (strict or not samples):
         listed = "; ".join(f"{f.sample}: {f.message}" if f.sample else f.message for f in reversed(errors[-5:]))
         listed = listed.rstrip(".") + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")
@@ -207,4 +212,4 @@ def open_dataset(
             "switch strict off to leave those samples out."
         )
     content = {sample.name: _content(sample, reading, cache) for sample in samples}
-    return PairedDataset(Path(folder), samples, examined.captions, content, reading), examined
+    return PairedDataset(folder, samples, surveyed.captions, content, reading)

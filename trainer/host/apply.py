@@ -1,4 +1,5 @@
 """A LoRA on a model, through ComfyUI's own loader, and the proof that it does there what training saw."""
+import re
 from pathlib import Path
 
 import comfy.lora
@@ -11,6 +12,9 @@ from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 
 from ..data.text import counted
 from .patches import uncompiled
+
+TEXT_ENCODER = re.compile(r"lora_(prior_)?te\d*_|text_encoders?(_\d+)?\.")  # as kohya, diffusers and ComfyUI name them
+WHOLE = (".diff", ".diff_b", ".set_weight", ".w_norm", ".b_norm")
 
 
 def with_lora(model, lora: dict[str, torch.Tensor], strength: float) -> comfy.model_patcher.ModelPatcher:
@@ -25,10 +29,21 @@ def added(model, patched) -> dict[str, list[tuple]]:
     return {key: new for key, patches in patched.patches.items() if (new := patches[before.get(key, 0) :])}
 
 
+def of_text_encoder(lora: dict[str, torch.Tensor]) -> list[str]:
+    """The keys of ``lora`` that are for a text encoder, in every way of naming them that ComfyUI's loader knows."""
+    return sorted(filter(TEXT_ENCODER.match, lora))
+
+
 def unused(lora: dict[str, torch.Tensor], layers: dict[str, list[tuple]]) -> list[str]:
     """The keys of ``lora`` that are in none of the patches that ComfyUI made of it."""
-    used = {key for parts in layers.values() for _, patch, *_ in parts for key in getattr(patch, "loaded_keys", ())}
-    return sorted(key for key in comfy.lora_convert.convert_lora(dict(lora)) if key not in used)
+    lora, patches = comfy.lora_convert.convert_lora(dict(lora)), [part[1] for parts in layers.values() for part in parts]
+    # An adapter keeps the names of all that was loaded with it, but a whole difference or value, which has none, is the
+    # file's tensor itself.
+    names = {key for patch in patches for key in getattr(patch, "loaded_keys", ()) if not key.endswith(WHOLE)}
+    wholes = {id(value) for patch in patches if isinstance(patch, tuple) for value in patch[1]}
+    used = {key for key, value in lora.items() if key in names or id(value) in wholes}
+    used |= {f"{key.rpartition('.')[0]}.alpha" for key in used}  # which a difference makes no use of
+    return sorted(lora.keys() - used)
 
 
 def kind(patch) -> str:

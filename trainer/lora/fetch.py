@@ -1,4 +1,5 @@
 """A LoRA from the https address that a user typed: the only place of the pack that uses the network."""
+import concurrent.futures
 import contextlib
 import hashlib
 import http.client
@@ -9,8 +10,10 @@ import os
 import re
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
@@ -240,25 +243,54 @@ def _connected(url: SplitResult, told, net: Net) -> Iterator[http.client.HTTPCon
     """A connection to the very address that was checked; the name is resolved once."""
     host, port = url.hostname, url.port or 443
     try:
-        found = [info[4][0] for info in net.resolve(host, port, type=socket.SOCK_STREAM)]
+        found = [info[4][0] for info in _waited(partial(net.resolve, host, port, type=socket.SOCK_STREAM), told)]
     except (OSError, UnicodeError) as error:
         raise FetchError(f"There is no {host} ({error}). Is there a typing error in it, or no network?") from error
     if not (allowed := [address for address in dict.fromkeys(found) if net.may_connect(address)]):
         raise FetchError(f"{host} is {', '.join(found)}, an address of this machine or its network, which is not fetched from.")
     for address in allowed:
-        told(0, 0)
         try:
-            plain = socket.create_connection((address, port), timeout=PATIENCE / 3)
+            secure = _waited(partial(_secure, address, port, host, net), told, ssl.SSLSocket.close)
             break
         except OSError as error:
             failed = error
     else:
         raise failed
-    with plain, net.context().wrap_socket(plain, server_hostname=host) as secure:
+    with secure:
         connection = http.client.HTTPConnection(host, port)
         connection.default_port = 443  # some sign the Host header, which has no :443 then
         connection.sock = _Watched(secure, told)
         yield connection
+
+
+def _secure(address: str, port: int, host: str, net: Net) -> ssl.SSLSocket:
+    plain = socket.create_connection((address, port), timeout=PATIENCE / 3)
+    try:
+        return net.context().wrap_socket(plain, server_hostname=host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _waited(work: Callable, told, left: Callable = lambda result: None):
+    """What ``work`` returns or raises. Neither a lookup nor a handshake can be broken off: when the user cancels, its
+    thread is left behind, and what it still comes to goes to ``left``."""
+    done = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="pairlora-connecting", daemon=True).start()
+    try:
+        while not concurrent.futures.wait([done], BEAT).done:
+            told(0, 0)
+    except BaseException:
+        done.add_done_callback(lambda done: done.exception() or left(done.result()))
+        raise
+    return done.result()
 
 
 class _Watched(io.RawIOBase):

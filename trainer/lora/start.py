@@ -1,6 +1,5 @@
 """A LoRA file as the start of a training."""
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import torch
 from ..data.text import counted
 from ..host import apply
 from .inject import targets
-
-TEXT_ENCODER = re.compile(r"lora_(prior_)?te\d*_|text_encoders?(_\d+)?\.")  # as kohya, diffusers and ComfyUI name them
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ def read(model, file: Path) -> Start:
         lora = safetensors.torch.load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{file} is damaged or not a .safetensors file ({error}). Choose another, or download it again.") from error
-    text = sorted(filter(TEXT_ENCODER.match, lora))
+    text = apply.of_text_encoder(lora)
     for key in text:
         del lora[key]
     try:

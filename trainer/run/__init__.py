@@ -9,12 +9,14 @@ samples, captions, base model, settings, learning rate. The number of steps is n
         step000250.json     written last: checksums of the two beside it, and what else the state is
         step000250.safetensors          the LoRA, as any other
         step000250.state.safetensors    optimizer, random numbers, average
-        best000200.safetensors          the LoRA that did best on held-out pairs up to a checkpoint
+        best000200-1a2b3c4d.safetensors the LoRA that did best on held-out pairs up to a checkpoint, and its checksum
+        lora000150-5e6f7a8b.safetensors the LoRA of a checkpoint that is no more, to compare with
         ...-of-1000.*       of a run of 1,000 steps that is being cooled down
     previews/               pictures of held-out pairs: step000250-1.png, and beside them pair-1-input.png, pair-1-target.png
     damaged/                checkpoints whose checksums were wrong
     step1000.safetensors    a finished LoRA, after so many steps; .best, .bf16 and .fp16 where asked for
     step1000.json           what became of it: the files in the loras folder, the report
+    report.txt              the report as it was told last
     stop                    written by whoever wants the training to end with the LoRA so far,
     preview, copy           to make pictures now, or to put a copy of the LoRA so far into the loras folder
     copies.json             the names of those copies

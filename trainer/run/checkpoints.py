@@ -2,6 +2,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from ..state import Saved
 from .places import SUFFIX, whole, write_tensors
 
 KEPT = 2  # the newest, of those that a training of so many steps can go on from, and of the others
+OLDER = 8  # of those before them, the LoRA alone, to compare with
+LEFT = re.compile(rf"lora(\d+)-[0-9a-f]{{8}}{re.escape(SUFFIX)}")  # its step, and how its checksum begins
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Checkpoints:
         return safetensors.torch.load_file(self.folder / best.file)
 
     def prune(self, steps: int, cooling: int) -> None:
-        """Delete all but the newest ones, and what belongs to none of them."""
+        """Delete all but the newest ones, and what belongs to none of them. Of those before, some LoRAs are left."""
         groups: dict[tuple, list[Place]] = {}
         places = self.places()
         for place in sorted(places, key=lambda place: place.step):
@@ -116,10 +119,29 @@ class Checkpoints:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 if best := _state(places[place])["best"]:
                     wanted.add(Path(best["file"]).stem)
+        for place in places.keys() - kept:
+            self._leave(place, places[place])
+        left = self.left()
+        evenly = spread([*left], OLDER, max((place.step for place in kept), default=0))
+        wanted |= {left[step].stem for step in evenly}
         for file in self.folder.glob("*"):
             if file.name.split(".")[0] not in wanted:
                 with contextlib.suppress(OSError):
                     file.unlink()
+
+    def left(self) -> dict[int, Path]:
+        """The LoRAs of checkpoints that are no more, by their steps."""
+        found = ((LEFT.fullmatch(file.name), file) for file in sorted(self.folder.glob("lora*")))
+        return {int(match[1]): file for match, file in found if match}
+
+    def _leave(self, place: Place, file: Path) -> None:
+        """Of a checkpoint the LoRA alone, under a name that tells its checksum; but not of a cooldown, which goes as a
+        whole when it has come to its end."""
+        lora = self.folder / f"step{place}{SUFFIX}"
+        if not place.length:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                checksum = _state(file)["files"][lora.name]
+                lora.replace(self.folder / f"lora{place}-{checksum[:8]}{SUFFIX}")
 
     def drop_cooled(self, length: int) -> None:
         """Delete those of a cooldown that has come to its end."""
@@ -129,11 +151,26 @@ class Checkpoints:
                     file.unlink()
 
     def _set_aside(self, place: Place) -> None:
-        aside = self.folder.parent / "damaged"
-        with contextlib.suppress(OSError):
-            aside.mkdir(exist_ok=True)
-            for file in self.folder.glob(f"step{place}.*"):
-                shutil.move(file, aside / f"{time.time_ns()}-{file.name}")
+        for file in self.folder.glob(f"step{place}.*"):
+            set_aside(file)
+
+
+def set_aside(file: Path) -> None:
+    """Move a damaged file of a folder of checkpoints away."""
+    aside = file.parent.parent / "damaged"
+    with contextlib.suppress(OSError):
+        aside.mkdir(exist_ok=True)
+        shutil.move(file, aside / f"{time.time_ns()}-{file.name}")
+
+
+def spread(steps: list[int], most: int, last: int) -> list[int]:
+    """So many of the steps, as evenly between 0 and ``last`` as can be: the one goes that leaves the smallest gap, one
+    after the other, so that those which are left of a growing list stay even."""
+    kept = sorted(steps)
+    while len(kept) > most:
+        ends = [0, *kept, max(last, kept[-1])]
+        del kept[min(range(len(kept)), key=lambda i: ends[i + 2] - ends[i])]
+    return kept
 
 
 def _state(file: Path) -> dict:
