@@ -39,6 +39,12 @@ LEARNING_RATE = (
 )
 
 
+def advanced(widget: io.WidgetInput) -> io.WidgetInput:
+    """The input, whose widget the page shows on request. Older hosts take this in no other way."""
+    widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
+    return widget
+
+
 class PairLoRASettings(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -81,115 +87,117 @@ class PairLoRASettings(io.ComfyNode):
                     "made with. uniform takes all alike, logit-normal favours the middle, resolution-shifted also moves "
                     "it towards more noise for larger images.",
                 ),
-                io.Combo.Input(
-                    "save_as",
-                    options=list(files.DTYPES),
-                    default="float32",
-                    optional=True,
-                    tooltip="How the numbers of the LoRA's file are stored. Start with float32; bf16 and fp16 make it half "
-                    "as large, for a change that is smaller than what ComfyUI rounds away itself.",
-                ),
-                io.Int.Input(
-                    "accumulation",
-                    default=1,
-                    min=1,
-                    max=64,
-                    optional=True,
-                    tooltip="How many batches each step looks at, one after the other, before the LoRA is updated. Start "
-                    "with 1; 4 learns as evenly as a batch four times as large, in the memory of one and four times the "
-                    "time.",
-                ),
-                io.Int.Input(
-                    "warmup",
-                    default=20,
-                    min=0,
-                    max=10_000,
-                    optional=True,
-                    tooltip="Steps in which the learning rate rises to its height. Start with 20; more if the loss jumps "
-                    "at the beginning.",
-                ),
-                io.Int.Input(
-                    "cooldown",
-                    default=0,
-                    min=0,
-                    max=100,
-                    optional=True,
-                    tooltip="Percent of the steps, at the end, in which the learning rate falls to zero. Start with 0; 20 "
-                    "gives a smoother LoRA. More steps later go on from where the fall began.",
-                ),
-                io.Combo.Input(
-                    "hold_out",
-                    options=["a tenth", "none"],
-                    default="a tenth",
-                    optional=True,
-                    tooltip="Of 12 pairs and more, a tenth is not trained on but shows whether the LoRA still learns or "
-                    "copies its pairs. Start with a tenth; none trains on all. Pairs connected to held_out come first.",
-                ),
-                io.Combo.Input(
-                    "hand_on",
-                    options=["best", "last"],
-                    default="best",
-                    optional=True,
-                    tooltip="Which LoRA is given out: the one that does best on held-out pairs, or that of the last step. "
-                    "Start with best; without held-out pairs both are the last.",
-                ),
-                io.Int.Input(
-                    "previews",
-                    default=3,
-                    min=0,
-                    max=100,
-                    optional=True,
-                    tooltip="How often pictures of held-out pairs are made while it trains, the first before and the last "
-                    "after it. Start with 3; 0 makes none, and more take longer.",
-                ),
-                io.Int.Input(
-                    "checkpoint_steps",
-                    default=250,
-                    min=1,
-                    max=1_000_000,
-                    optional=True,
-                    tooltip="After so many steps the training is saved, so that not even a power cut loses more. Start "
-                    "with 250. Cancel saves too.",
-                ),
-                io.Int.Input(
-                    "checkpoint_minutes",
-                    default=10,
-                    min=1,
-                    max=1_000,
-                    optional=True,
-                    tooltip="It is also saved after so many minutes. Start with 10.",
-                ),
-                io.Combo.Input(
-                    "bias",
-                    options=list(BIASES),
-                    default="balanced",
-                    optional=True,
-                    tooltip="Which part of drawing a picture is trained more. Start with balanced; structure for edits that "
-                    "move or replace things, detail for those of texture and sharpness.",
-                ),
-                io.Combo.Input(
-                    "loss",
-                    options=["squared", "huber", "min-snr"],
-                    default="squared",
-                    optional=True,
-                    tooltip="How errors are counted. Start with squared; huber where some pairs are imperfect, so that large "
-                    "errors count less; min-snr for SD1.5 and SDXL, which learns more evenly.",
-                ),
-                io.Combo.Input(
-                    "layers",
-                    options=list(CHOICES),
-                    default="all",
-                    optional=True,
-                    tooltip="Which layers of the model the LoRA changes. Start with all. attention only makes a smaller file "
-                    "and a milder edit; image stream only leaves alone how the model reads the caption.",
-                ),
-                io.String.Input(
-                    "layer_pattern",
-                    default="",
-                    optional=True,
-                    tooltip="Of these layers only those whose path has this regular expression, such as single_blocks, or "
-                    r"single_blocks\.[0-9]\. for the first ten. Start with nothing: all of them.",
-                ),
+                *map(advanced, [
+                    io.Combo.Input(
+                        "save_as",
+                        options=list(files.DTYPES),
+                        default="float32",
+                        optional=True,
+                        tooltip="How the numbers of the LoRA's file are stored. Start with float32; bf16 and fp16 make it half "
+                        "as large, for a change that is smaller than what ComfyUI rounds away itself.",
+                    ),
+                    io.Int.Input(
+                        "accumulation",
+                        default=1,
+                        min=1,
+                        max=64,
+                        optional=True,
+                        tooltip="How many batches each step looks at, one after the other, before the LoRA is updated. Start "
+                        "with 1; 4 learns as evenly as a batch four times as large, in the memory of one and four times the "
+                        "time.",
+                    ),
+                    io.Int.Input(
+                        "warmup",
+                        default=20,
+                        min=0,
+                        max=10_000,
+                        optional=True,
+                        tooltip="Steps in which the learning rate rises to its height. Start with 20; more if the loss jumps "
+                        "at the beginning.",
+                    ),
+                    io.Int.Input(
+                        "cooldown",
+                        default=0,
+                        min=0,
+                        max=100,
+                        optional=True,
+                        tooltip="Percent of the steps, at the end, in which the learning rate falls to zero. Start with 0; 20 "
+                        "gives a smoother LoRA. More steps later go on from where the fall began.",
+                    ),
+                    io.Combo.Input(
+                        "hold_out",
+                        options=["a tenth", "none"],
+                        default="a tenth",
+                        optional=True,
+                        tooltip="Of 12 pairs and more, a tenth is not trained on but shows whether the LoRA still learns or "
+                        "copies its pairs. Start with a tenth; none trains on all. Pairs connected to held_out come first.",
+                    ),
+                    io.Combo.Input(
+                        "hand_on",
+                        options=["best", "last"],
+                        default="best",
+                        optional=True,
+                        tooltip="Which LoRA is given out: the one that does best on held-out pairs, or that of the last step. "
+                        "Start with best; without held-out pairs both are the last.",
+                    ),
+                    io.Int.Input(
+                        "previews",
+                        default=3,
+                        min=0,
+                        max=100,
+                        optional=True,
+                        tooltip="How often pictures of held-out pairs are made while it trains, the first before and the last "
+                        "after it. Start with 3; 0 makes none, and more take longer.",
+                    ),
+                    io.Int.Input(
+                        "checkpoint_steps",
+                        default=250,
+                        min=1,
+                        max=1_000_000,
+                        optional=True,
+                        tooltip="After so many steps the training is saved, so that not even a power cut loses more. Start "
+                        "with 250. Cancel saves too.",
+                    ),
+                    io.Int.Input(
+                        "checkpoint_minutes",
+                        default=10,
+                        min=1,
+                        max=1_000,
+                        optional=True,
+                        tooltip="It is also saved after so many minutes. Start with 10.",
+                    ),
+                    io.Combo.Input(
+                        "bias",
+                        options=list(BIASES),
+                        default="balanced",
+                        optional=True,
+                        tooltip="Which part of drawing a picture is trained more. Start with balanced; structure for edits that "
+                        "move or replace things, detail for those of texture and sharpness.",
+                    ),
+                    io.Combo.Input(
+                        "loss",
+                        options=["squared", "huber", "min-snr"],
+                        default="squared",
+                        optional=True,
+                        tooltip="How errors are counted. Start with squared; huber where some pairs are imperfect, so that large "
+                        "errors count less; min-snr for SD1.5 and SDXL, which learns more evenly.",
+                    ),
+                    io.Combo.Input(
+                        "layers",
+                        options=list(CHOICES),
+                        default="all",
+                        optional=True,
+                        tooltip="Which layers of the model the LoRA changes. Start with all. attention only makes a smaller file "
+                        "and a milder edit; image stream only leaves alone how the model reads the caption.",
+                    ),
+                    io.String.Input(
+                        "layer_pattern",
+                        default="",
+                        optional=True,
+                        tooltip="Of these layers only those whose path has this regular expression, such as single_blocks, or "
+                        r"single_blocks\.[0-9]\. for the first ten. Start with nothing: all of them.",
+                    ),
+                ]),  # fmt: skip
             ],
             outputs=[TrainSettings.Output(display_name="settings")],
         )

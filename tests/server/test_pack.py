@@ -32,7 +32,9 @@ def test_inputs_keep_their_order(client):
         "folder", "default_caption", "trigger_word", "resolution", "background", "strict", "path"]  # fmt: skip
     assert inputs("PairLoRASavePair")[:6] == ["folder", "inputs", "target", "caption", "inputs1", "inputs2"]
     assert inputs("PairLoRACollect")[:2] == ["conditioning", "latent"]
-    assert inputs("PairLoRASettings")[:6] == ["rank", "batch_size", "seed", "timesteps", "save_as", "accumulation"]
+    assert inputs("PairLoRASettings")[:17] == [
+        "rank", "batch_size", "seed", "timesteps", "save_as", "accumulation", "warmup", "cooldown", "hold_out", "hand_on", "previews",
+        "checkpoint_steps", "checkpoint_minutes", "bias", "loss", "layers", "layer_pattern"]  # fmt: skip
     assert inputs("PairLoRABeforeAfter")[:8] == [
         "before", "after", "input", "target", "input1", "input2", "names", "captions"]  # fmt: skip
     assert inputs("PairLoRACheckpoints")[:6] == ["model", "lora", "strengths", "most", "lora2", "lora3"]
@@ -69,3 +71,9 @@ def test_nodes_are_found_by_what_people_call_them(client):
         pytest.skip("this ComfyUI searches by names only")
     assert {"compare", "slider"} <= set(info["PairLoRABeforeAfter"]["search_aliases"])
     assert {"finetune", "lora trainer"} <= set(info["PairLoRATrain"]["search_aliases"])
+
+
+def test_only_the_first_of_the_settings_are_shown_at_once(client):
+    settings = client.get("/object_info")["PairLoRASettings"]["input"]
+    shown = [name for part in settings.values() for name, (_, options) in part.items() if not options.get("advanced")]
+    assert shown == ["rank", "batch_size", "seed", "timesteps"]
