@@ -21,10 +21,10 @@ def train(trainer, monkeypatch, tiny):
             seen["draws"].append(([sample.name for sample in batch], drawn[0].tolist(), [n.clone() for n in drawn[1]]))
             return drawn
 
-        def seen_gradient(model, batch, sigma, noise, at_once, parameters, scale):
+        def seen_gradient(model, batch, sigma, noise, at_once, parameters, *rest):
             with monkeypatch.context() as within:
                 within.setattr(step.forward, "predict_x0", lambda *a: seen["together"].append(len(a[1])) or predict(*a))
-                found = gradient(model, batch, sigma, noise, at_once, parameters, scale)
+                found = gradient(model, batch, sigma, noise, at_once, parameters, *rest)
             seen["gradients"].append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
             return found
 
