@@ -1216,6 +1216,32 @@ def try_on(table: str, skins: dict[str, RGB], colors: dict[str, RGB]) -> list[Sa
     return samples
 
 
+def small_region(table: str, skins: dict[str, RGB], colors: dict[str, RGB]) -> list[Sample]:
+    """People of ``table`` before a bright wall; the edit puts a sticker on a cheek and colours the eyes, under 5 % of a picture."""
+    samples = []
+    for number, row in enumerate(rows(table)):
+        rng = Random(f"sticker {number} {row}")
+        (skin, style, hair, top, dress, _) = row[0]
+        pose = (rng.uniform(-8, 8), 3 + rng.uniform(-3, 3), rng.uniform(-6, 6), rng.uniform(0.92, 1.02))
+        before, after = Drawing(*pose), Drawing(*pose)
+        for d in (before, after):
+            person(d, skins[skin], style, colors[hair], top, colors[dress])
+        for side in (-1, 1):
+            after.mark(ellipse(side * 13, 7, 3.9, 5), (20, 150, 90))
+            after.mark(ellipse(side * 13 - 1.4, 5.2, 1.6), LIGHT, 0.85)
+        after.part(star(18, 20, 8, 4, r=1), (250, 208, 62), line=2)
+        bright = wall((236, 238, 244), rng)
+        samples.append({"start": finish(before.on(bright)), "end": finish(after.on(bright))})
+    return samples
+
+
+def write_small_region(folder: Path) -> None:
+    """The set that benchmarks/recipes.py adds to those in samples/."""
+    caption = "put a star on the cheek and make the eyes green"
+    save(folder / "small-region", "photo", caption, small_region(TRY_ON, SKINS, CLOTH_COLORS))
+    save(folder / "small-region-held-out", "test", caption, small_region(TRY_ON_HELD_OUT, HELD_OUT_SKINS, HELD_OUT_CLOTH_COLORS))
+
+
 def assert_disjoint() -> None:
     """No held-out sample uses a shape, pattern or colour (or nearly that colour) of a training sample."""
     for train, held_out in ((BACKGROUND_REMOVAL, BACKGROUND_REMOVAL_HELD_OUT), (TRY_ON, TRY_ON_HELD_OUT)):
