@@ -95,11 +95,20 @@ def test_bias_moves_timesteps_towards_noise_or_detail(case, trainer):
     assert low < middle - 0.3 and middle < high - 0.3
 
 
-def test_held_out_pairs_are_scored_alike_whatever_the_bias(case, trainer):
+def test_held_out_pairs_are_scored_alike_whatever_the_bias(case, trainer, monkeypatch):
     """Else scores of two biases could not be compared."""
     model, samples = case(FLUX)
+    sampling, biases = trainer("host.sampling"), []
+    sigmas = sampling.sigmas
+
+    def seen(model, batch, u, how, bias=0.0):
+        biases.append(bias)
+        return sigmas(model, batch, u, how, bias)
+
+    monkeypatch.setattr(sampling, "sigmas", seen)
     with torch.inference_mode():
         assert trainer("scores").held_out_loss(model, samples, "uniform") == trainer("scores").held_out_loss(model, samples, "uniform")
+    assert len(biases) == 2 * len(samples) and not any(biases)
 
 
 def test_huber_is_the_square_of_small_errors_and_the_size_of_large_ones(trainer):
